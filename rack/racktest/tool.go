@@ -1,0 +1,33 @@
+// Package racktest helps tests that need something a machine may lack. It is
+// imported by tests only.
+package racktest
+
+import (
+	"os"
+	"os/exec"
+)
+
+// A tester is the part of testing.TB that Tool uses, so that Tool itself can
+// be tested.
+type tester interface {
+	Helper()
+	Skipf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Tool finds the program name on the search path and returns its full path.
+// Where it is missing the test is skipped, so that a laptop can run the rest;
+// in CI, where the environment variable CI is set, it fails: a check that
+// silently does not run there would be no check.
+func Tool(t tester, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%s is needed in CI: %v", name, err)
+	}
+	t.Skipf("%s is not installed; make setup installs it", name)
+	return ""
+}
