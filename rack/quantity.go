@@ -190,4 +190,7 @@ func (d Duration) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler; strict, see ParseDuration.
-func (d *Duration) UnmarshalText(b []byte) (err error) { *d, err = ParseDuration(string(b)); return err }
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	*d, err = ParseDuration(string(b))
+	return err
+}
