@@ -65,15 +65,15 @@ type CurvePoint struct {
 // Policies is what an RMC works by. A generation at or below the one in force
 // changes nothing and is answered with success.
 type Policies struct {
-	Generation           uint32
-	CurveCount           uint8 // 1 to MaxCurvePoints, temperatures rising
-	Curve                [MaxCurvePoints]CurvePoint
-	ThrottleMilliCelsius int32
-	ShutdownMilliCelsius int32
-	HysteresisMilliC     int32
-	BudgetMilliwatts     uint32           // for all units and the reserve
-	ReserveMilliwatts    uint32           // fans, switch, RMC: not given to units
-	StaggerMillis        uint32           // least time between two grants
-	UnitCapMilliwatts    uint32           // for each unit without a cap of its own; 0: none
-	SlotCapsMilliwatts   [MaxSlots]uint32 // of slot n at index n-1; 0: UnitCapMilliwatts holds
+	Generation             uint32
+	CurveCount             uint8 // 1 to MaxCurvePoints, temperatures rising
+	Curve                  [MaxCurvePoints]CurvePoint
+	ThrottleMilliCelsius   int32
+	ShutdownMilliCelsius   int32
+	HysteresisMilliCelsius int32
+	BudgetMilliwatts       uint32           // for all units and the reserve
+	ReserveMilliwatts      uint32           // fans, switch, RMC: not given to units
+	StaggerMillis          uint32           // least time between two grants
+	UnitCapMilliwatts      uint32           // for each unit without a cap of its own; 0: none
+	SlotCapMilliwatts      [MaxSlots]uint32 // of slot n at index n-1; 0: UnitCapMilliwatts holds
 }

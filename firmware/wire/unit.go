@@ -310,8 +310,8 @@ type SlotInfo struct {
 	Failure         Failure
 }
 
-// SlotWrite is the answer to the commands that write the idle slot.
-type SlotWrite struct {
+// SlotProgress is the answer to the commands that write the idle slot.
+type SlotProgress struct {
 	Slot     uint8 // SlotA or SlotB: the idle one
 	State    SlotState
 	Capacity uint32 // bytes an image may have
