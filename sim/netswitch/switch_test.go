@@ -192,13 +192,13 @@ func TestFaults(t *testing.T) {
 			for range 10000 {
 				synctest.Wait()
 				b.mu.Lock()
-				got := len(b.frames[1])
+				frames := slices.Clone(b.frames[1])
 				b.mu.Unlock()
-				if got > len(order) {
+				if len(frames) > len(order) {
 					last = time.Since(start)
 				}
 				order = order[:0]
-				for _, fr := range b.frames[1] {
+				for _, fr := range frames {
 					order = append(order, int(binary.BigEndian.Uint32(fr[14:])))
 				}
 				if len(order) == n {
