@@ -48,7 +48,7 @@ const (
 // TypeMeta says what an object is.
 type TypeMeta struct {
 	// Version of the schema that the object follows: racklet.io/v1alpha1.
-	APIVersion string `json:"apiVersion"`
+	APIVersion string `json:"apiVersion" enum:"racklet.io/v1alpha1"`
 	// What the object describes.
 	Kind string `json:"kind"`
 }
@@ -169,7 +169,7 @@ type Release struct {
 // ReleaseSpec names the artefacts of a release by their digests.
 type ReleaseSpec struct {
 	// Version for people, such as 2026.11.1; at most 32 bytes.
-	Version string `json:"version"`
+	Version string `json:"version" format:"version"`
 	// Number that rises when an older release must no longer boot; the BMC's floor is compared with it.
 	SecurityVersion uint32 `json:"securityVersion"`
 	// What the BMC's boot slot holds.
@@ -181,7 +181,7 @@ type ReleaseSpec struct {
 // ReleaseBoot names the boot image of a release.
 type ReleaseBoot struct {
 	// OCI repository of the boot artefact, such as racklet/boot.
-	Artifact string `json:"artifact"`
+	Artifact string `json:"artifact" format:"artifact"`
 	// Digest of the artefact's OCI manifest.
 	Digest Digest `json:"digest"`
 	// Digest of the unsigned slot manifest's bytes (firmware/trust), which the owners' signatures cover.
@@ -193,7 +193,7 @@ type ReleaseBoot struct {
 // ReleaseOS names the operating system of a release.
 type ReleaseOS struct {
 	// OCI repository of the OS artefact, such as racklet/os.
-	Artifact string `json:"artifact"`
+	Artifact string `json:"artifact" format:"artifact"`
 	// Digest of the artefact's OCI manifest.
 	Digest Digest `json:"digest"`
 	// Digest of the kernel that the system runs under.

@@ -44,6 +44,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 	case n.Style&yaml.TaggedStyle != 0:
 		d.failf(n, path, "the tag %s is not allowed", n.Tag)
 		return
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && v.Kind() == reflect.Struct:
+		n = &yaml.Node{Kind: yaml.MappingNode, Line: n.Line} // says which fields are missing
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
 		d.failf(n, path, "has no value: want %s", want(v.Type(), tag))
 		return
@@ -74,13 +76,13 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, tag reflect.
 		if !d.scalar(n, v, path, tag) {
 			return
 		}
-		if n.ShortTag() != "!!str" && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 {
-			d.failf(n, path, "want text: put it in quotes, %q", n.Value)
-			return
-		}
 		if allowed := tag.Get("enum"); allowed != "" && !slices.Contains(strings.Split(allowed, ","), n.Value) {
 			words := strings.Split(allowed, ",")
 			d.failf(n, path, "%q is not allowed: want %s%s", n.Value, orList(words), didYouMean(n.Value, words))
+			return
+		}
+		if n.ShortTag() != "!!str" && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 {
+			d.failf(n, path, "want text: put it in quotes, %q", n.Value)
 			return
 		}
 		v.SetString(n.Value)

@@ -249,9 +249,9 @@ func (l *loader) freeSlots() string {
 		}
 	}
 	if len(free) == 0 {
-		return ": no slot is free"
+		return "; no slot is free"
 	}
-	return ": free are " + strings.Join(free, ", ")
+	return "; free: " + strings.Join(free, ", ")
 }
 
 // budget checks that the supply can feed what is switched on. A unit that is

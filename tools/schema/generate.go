@@ -130,6 +130,8 @@ var (
 		"cidr":     {`^[0-9]+(\.[0-9]+){3}/[0-9]+$`, "10.77.0.0/24"},
 		"ipv4":     {`^[0-9]+(\.[0-9]+){3}$`, "10.77.0.1"},
 		"uri":      {`^https://.+`, "https://mirror.example"},
+		"version":  {`^[A-Za-z0-9._+-]{1,32}$`, "2026.11.1"},
+		"artifact": {`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$`, "racklet/boot"},
 		"roothash": {`^[0-9a-f]{64}$`, strings.Repeat("0", 64)},
 	}
 )
@@ -200,7 +202,7 @@ func (g *generator) object(s *schema, t reflect.Type) {
 		field := g.of(f.Type, f.Tag, comment)
 		switch owner.Name() + "." + f.Name {
 		case "TypeMeta.APIVersion":
-			field.Const = rack.APIVersion
+			field.Enum, field.Const = nil, rack.APIVersion
 		case "TypeMeta.Kind":
 			field.Const = g.kind
 		case "Metadata.Name":
