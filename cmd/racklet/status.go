@@ -42,9 +42,10 @@ type FanStatus struct {
 type UnitStatus struct {
 	Name               string  `json:"name"`
 	Slot               int     `json:"slot"`
-	Power              string  `json:"power"` // On, Off, PoweringOn, PoweringOff
-	State              string  `json:"state"` // the BMC's state: off, verifying, powering, running, draining, faulted
-	Stage              string  `json:"stage"` // how far the unit's boot came
+	Power              string  `json:"power"`        // On, Off, PoweringOn, PoweringOff
+	DesiredPower       string  `json:"desiredPower"` // On or Off
+	State              string  `json:"state"`        // the BMC's state: off, verifying, powering, running, draining, faulted
+	Stage              string  `json:"stage"`        // how far the unit's boot came
 	Reason             string  `json:"reason"`
 	Expected           string  `json:"expected,omitempty"`
 	Seen               string  `json:"seen,omitempty"`
