@@ -70,7 +70,7 @@ func Write(t *artifact.Tree) ([]byte, error) {
 
 	inodes := w.table(w.inodes.Bytes())
 	dirs := w.table(w.dirs.Bytes())
-	fragments := uint64(len(w.out)) // an empty table
+	fragments := uint64(len(w.out))     // an empty table
 	idBlock := w.table(make([]byte, 4)) // one identity: 0
 	ids := uint64(len(w.out))
 	w.out = binary.LittleEndian.AppendUint64(w.out, idBlock)

@@ -61,7 +61,7 @@ func TestOtherReader(t *testing.T) {
 		if !want.Mode.IsRegular() {
 			continue
 		}
-		g, err := r.OpenFile(want.Name, os.O_RDONLY)
+		g, err := r.OpenFile("/"+want.Name, os.O_RDONLY)
 		if err != nil {
 			t.Errorf("%s: %v", want.Name, err)
 			continue
@@ -71,7 +71,8 @@ func TestOtherReader(t *testing.T) {
 			t.Errorf("%s: %d bytes (%v), want %d", want.Name, len(got), err, len(want.Data))
 		}
 	}
-	list, err := r.ReadDir("lib/modules")
+
+	list, err := r.ReadDir("/lib/modules")
 	if err != nil || len(list) != 700 {
 		t.Errorf("lib/modules: %d entries, %v", len(list), err)
 	}
