@@ -22,6 +22,9 @@ func (b *BMC) start() {
 	if b.ports.ResetSeen != nil {
 		b.resetLevel = b.ports.ResetSeen.Get()
 	}
+	for slot := wire.SlotA; slot <= wire.SlotB; slot++ {
+		b.inspect(slot) // for GetSlots; what boots is verified again before it does
+	}
 	good := b.ports.PowerGood.Get()
 	if b.boot.rail && good && !b.faulted {
 		b.adopt()
@@ -87,7 +90,7 @@ func (b *BMC) stepPowering() {
 		case good:
 			b.railOn()
 		case b.now-b.since >= uint64(b.limits.PowerGoodMillis):
-			b.again(wire.MakeFailure("power.good", b.after("power good within ", b.limits.PowerGoodMillis), "no power good"))
+			b.again(wire.MakeFailure("power.good", "power good within "+seconds(uint64(b.limits.PowerGoodMillis)), "no power good"))
 		}
 		return
 	}
@@ -98,6 +101,10 @@ func (b *BMC) stepPowering() {
 		if b.now-b.openedAt >= uint64(b.limits.OffMillis)+uint64(b.limits.PowerGoodMillis) {
 			b.fault(wire.MakeFailure("power.good", "rail off while the switch is open", "power good"))
 		}
+		return
+	}
+	if b.hot {
+		b.fault(b.tooHot())
 		return
 	}
 	if b.grant == 0 || b.grant < b.request() {
@@ -302,7 +309,7 @@ func (b *BMC) granted(mW uint32) {
 	if withdrawn {
 		code = 2
 	}
-	b.event(wire.EventPower, code, b.after("mW ", mW), nil)
+	b.event(wire.EventPower, code, milli(mW)+" W", nil)
 	if withdrawn && b.state == wire.StateRunning {
 		b.startDrain(true)
 	}

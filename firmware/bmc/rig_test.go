@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -415,4 +414,3 @@ func (r *rig) raise(signed []byte) wire.Code {
 	return code
 }
 
-var _ = binary.LittleEndian

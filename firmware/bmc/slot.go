@@ -27,6 +27,7 @@ func (b *BMC) intended() uint8 {
 func (b *BMC) chooseOrder() {
 	first := b.intended()
 	if b.desired.bootMode == wire.BootDisabled && b.boot.trial == 0 {
+		b.event(wire.EventSlot, uint16(first), "passed over: did not prove itself", nil)
 		first = otherSlot(first)
 	}
 	b.order = [2]uint8{first, otherSlot(first)}
@@ -49,7 +50,7 @@ func (b *BMC) stepVerifying() {
 		switch {
 		case f.IsZero():
 			b.choose(slot)
-		case b.slots[slot].distrusted && b.recheck && b.digest == b.slots[slot].digest:
+		case b.recheck && b.slots[slot].distrustedOnly(b.digest):
 			b.rereading = 0
 		default:
 			b.reject(slot, f)
@@ -113,6 +114,11 @@ func (b *BMC) distrust(slot uint8, f wire.Failure) {
 	b.keepSlot(slot)
 }
 
+// distrustedOnly says whether nothing but an earlier bad chunk speaks against a manifest that was just checked.
+func (s *slotRecord) distrustedOnly(digest [32]byte) bool {
+	return s.distrusted && s.digest == digest && s.info.State == wire.SlotInvalid && s.info.Failure == s.failure
+}
+
 func (b *BMC) trustAgain(slot uint8) {
 	s := &b.slots[slot]
 	s.distrusted, s.failure = false, wire.Failure{}
@@ -157,7 +163,7 @@ func (b *BMC) checkRaw(slot uint8, n uint32, m *trust.SlotManifest) (digest [32]
 	defer func() { s.info.Failure = f }()
 	b.cached = -1
 	if n > trust.MaxSigned {
-		return digest, wire.MakeFailure("slot.manifest", b.after("at most ", trust.MaxSigned)+" bytes", strconv.FormatUint(uint64(n), 10))
+		return digest, wire.MakeFailure("slot.manifest", "at most "+number(trust.MaxSigned)+" bytes", number(n))
 	}
 	raw := b.buf[:n]
 	if err := b.ports.Flash.ReadAt(raw, manifestOf(slot)+4); err != nil {
@@ -178,8 +184,7 @@ func (b *BMC) checkRaw(slot uint8, n uint32, m *trust.SlotManifest) (digest [32]
 	s.info.SecurityVersion, s.info.Version, s.info.Digest = m.SecurityVersion, wire.MakeText32(m.Version), digest
 	if m.SecurityVersion < b.floors.BootSecurity {
 		s.info.State = wire.SlotBelowFloor
-		return digest, wire.MakeFailure("slot.floor", b.after("security version at least ", b.floors.BootSecurity),
-			strconv.FormatUint(uint64(m.SecurityVersion), 10))
+		return digest, wire.MakeFailure("slot.floor", "security version at least "+number(b.floors.BootSecurity), number(m.SecurityVersion))
 	}
 	if s.distrusted {
 		if s.digest == digest {
@@ -266,5 +271,4 @@ func digestText(d *[32]byte) string {
 	return string(b[:])
 }
 
-// after is text and a number.
-func (b *BMC) after(text string, n uint32) string { return text + strconv.FormatUint(uint64(n), 10) }
+func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

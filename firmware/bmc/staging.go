@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
-	"strconv"
 
 	"github.com/racklet/racklet/firmware/driver"
 	"github.com/racklet/racklet/firmware/trust"
@@ -204,7 +203,7 @@ func (b *BMC) stageVerify(total uint32) wire.Failure {
 		return f
 	}
 	if m.ImageSize != s.next {
-		return wire.MakeFailure("slot.chunk", strconv.FormatUint(uint64(m.ImageSize), 10)+" bytes of image", strconv.FormatUint(uint64(s.next), 10))
+		return wire.MakeFailure("slot.chunk", number(m.ImageSize)+" bytes of image", number(s.next))
 	}
 	want := sha256.New()
 	for i := range m.Chunks {

@@ -11,10 +11,10 @@ func (b *BMC) setStage(s wire.Stage, text string) {
 	if s == b.stage {
 		return
 	}
-	b.stage, b.stageSince, b.overdue = s, b.now, false
-	if b.failure.Reason == timeoutReason {
-		b.clearFailure()
+	if b.overdue && b.failure.Reason == timeoutReason {
+		b.clearFailure() // it moved after all
 	}
+	b.stage, b.stageSince, b.overdue = s, b.now, false
 	// Within the bounds of the bucket: the unit decides how often this happens.
 	if !b.bucket.take(b.now) {
 		return
