@@ -1,0 +1,499 @@
+package source
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/racklet/racklet/firmware/trust"
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/rack/manifest"
+)
+
+// SignOptions are what a signature needs besides a key and a commit.
+type SignOptions struct {
+	// Now is the time of signing; the zero time is time.Now.
+	Now time.Time
+	// MetadataRef is where metadata lives; "" is refs/heads/racklet-metadata.
+	MetadataRef string
+	// Repository and Alternatives are the URLs under which units know the
+	// repository; empty ones stay as they were published last.
+	Repository   string
+	Alternatives []string
+	// Ref is what units follow; "" stays, or is the branch of HEAD.
+	Ref string
+	// BootSecurity raises the floor for boot slots; 0 leaves it. Raise it
+	// when no unit needs an older slot to boot any more.
+	BootSecurity uint32
+	// SlotManifest returns the slot manifest with a digest, unsigned; nil,
+	// or fs.ErrNotExist from it, leaves a release without one that is not
+	// published already: units then cannot stage it.
+	SlotManifest func(rack.Digest) ([]byte, error)
+	// Online, when it is at hand, signs the timestamp that publishes a
+	// complete proposal.
+	Online *OwnerKey
+	// Renew makes a new sequence for a HEAD that is published already, with
+	// new dates. Metadata with less than a third of its life left is renewed
+	// in any case.
+	Renew bool
+	// PublishIncomplete lets the timestamp lead to a proposal without enough
+	// signatures. Every unit refuses it; that is what it is for: drills.
+	PublishIncomplete bool
+}
+
+// A Proposal is what owners sign: one commit under one sequence.
+type Proposal struct {
+	Sequence  uint64
+	Commit    string
+	Tree      rack.Digest
+	Expires   time.Time
+	Threshold int
+	Signed    []string // names of owners who signed all of it
+	Missing   []string // names of the other owners
+	Slots     []string // digests of the slot manifests that are signed with it
+	Complete  bool     // enough owners signed
+	Published bool     // the timestamp leads to it
+	Changed   bool     // this call added something
+}
+
+// DefaultMetadataRef is where metadata lives unless somebody decides otherwise.
+const DefaultMetadataRef = "refs/heads/racklet-metadata"
+
+// defaultRef is what units follow unless somebody decides otherwise.
+const defaultRef = "refs/heads/main"
+
+// ErrNotOwner is returned for a key that has no say in what it shall sign.
+var ErrNotOwner = errors.New("the key is none of the owners'")
+
+// Sign adds one owner's signature to what is proposed for HEAD: targets,
+// snapshot, floor statement and slot manifests. Without a proposal for HEAD it
+// makes one, under the next sequence; a sequence that anybody has signed is
+// never given to another commit. Before signing what somebody else proposed it
+// makes all of it anew and compares. Signing twice changes nothing.
+//
+// It refuses when the files under rack/ differ from HEAD or are not valid. The
+// result is a commit on the metadata ref, for git push.
+func Sign(dir string, key OwnerKey, o SignOptions) (*Proposal, error) {
+	p, err := openPublication(dir, o.MetadataRef, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	d, err := rootRole(p.root, metadata.TARGETS)
+	if err != nil {
+		return nil, err
+	}
+	_, id, err := key.tufKey()
+	if err != nil {
+		return nil, err
+	}
+	if !contains(d.role.KeyIDs, id) {
+		return nil, fmt.Errorf("sign with %s: %w", key.Name, ErrNotOwner)
+	}
+	want, set, err := p.draft(o)
+	if err != nil {
+		return nil, err
+	}
+	n, err := p.proposalFor(want, o)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := p.signProposal(n, key, want, set, o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Online != nil && (o.PublishIncomplete || p.complete(n)) && p.published() != n {
+		if err := p.timestamp(*o.Online, n, p.appsVersion()); err != nil {
+			return nil, err
+		}
+		changed = true
+	}
+	if changed {
+		p.prune(n)
+		if err := p.save(fmt.Sprintf("%s signs sequence %d", key.Name, n)); err != nil {
+			return nil, err
+		}
+	}
+	out, err := p.describe(n)
+	if err != nil {
+		return nil, err
+	}
+	out.Changed = changed
+	return out, nil
+}
+
+// ReadProposal describes the newest proposal without signing.
+func ReadProposal(dir string, metadataRef string) (*Proposal, error) {
+	p, err := openPublication(dir, metadataRef, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	n := p.newest()
+	if n == 0 {
+		return nil, errors.New("nothing is proposed or published yet")
+	}
+	return p.describe(n)
+}
+
+// RefreshTimestamp publishes the newest complete proposal, and gives what is
+// published a fresh timestamp. It needs the online key only and is for the
+// service that holds it. The zero time is time.Now.
+func RefreshTimestamp(dir string, online OwnerKey, now time.Time) error {
+	p, err := openPublication(dir, "", now)
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	for _, v := range p.versions() {
+		if p.complete(v) {
+			n = v
+		}
+	}
+	if n == 0 {
+		return errors.New("no proposal has enough signatures yet")
+	}
+	if err := p.timestamp(online, n, p.newestApps()); err != nil {
+		return err
+	}
+	p.prune(p.newest())
+	return p.save(fmt.Sprintf("timestamp %d for sequence %d", p.timestampVersion(), n))
+}
+
+// draft is rack.json for HEAD, without a sequence.
+func (p *publication) draft(o SignOptions) (*target, *manifest.Set, error) {
+	branch, head, err := p.clone.head()
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := p.clone.commitFiles(head, rackDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read files of HEAD: %w", err)
+	}
+	if err := p.clone.checkClean(rackDir, files); err != nil {
+		return nil, nil, err
+	}
+	set, err := manifest.Load(newFS(files))
+	if err != nil {
+		return nil, nil, fmt.Errorf("rack objects of HEAD: %w", err)
+	}
+	t := &target{Ref: defaultRef}
+	if last := p.lastTarget(); last != nil {
+		t.Repository, t.Alternatives, t.Ref = last.Repository, last.Alternatives, last.Ref
+	}
+	if o.Repository != "" {
+		t.Repository = o.Repository
+	}
+	if o.Alternatives != nil {
+		t.Alternatives = o.Alternatives
+	}
+	if o.Ref != "" {
+		t.Ref = o.Ref
+	}
+	if t.Repository == "" {
+		return nil, nil, errors.New("the repository's URL is not known yet: give it once")
+	}
+	if branch != t.Ref {
+		return nil, nil, fmt.Errorf("HEAD is on %s, the rack follows %s", branch, t.Ref)
+	}
+	t.Rack = set.Rack.Spec.ID
+	t.Commit = head.String()
+	t.Tree = rack.DigestOf(TreeDigest(files))
+	return t, set, nil
+}
+
+// proposalFor returns the version of the proposal for a draft, making one when
+// the newest is another or grows old.
+func (p *publication) proposalFor(want *target, o SignOptions) (int64, error) {
+	n := p.newest()
+	if n > 0 && !(o.Renew && p.published() == n) {
+		same, err := p.isFor(n, want, o)
+		if err != nil {
+			return 0, err
+		}
+		if same {
+			return n, nil
+		}
+	}
+	return n + 1, p.propose(n+1, want, o)
+}
+
+// isFor says whether a proposal is what the draft says, with dates that are
+// neither nearly over nor further off than they may be.
+func (p *publication) isFor(n int64, want *target, o SignOptions) (bool, error) {
+	has, err := p.bundle().target(metadata.TARGETS, n)
+	if err != nil {
+		return false, nil
+	}
+	t := *want
+	t.Sequence = uint64(n)
+	a, err := json.Marshal(has)
+	if err != nil {
+		return false, err
+	}
+	b, err := json.Marshal(&t)
+	if err != nil {
+		return false, err
+	}
+	targets, snapshot, err := p.load(n)
+	if err != nil {
+		return false, err
+	}
+	for _, at := range []time.Time{targets.Signed.Expires, snapshot.Signed.Expires} {
+		if left := at.Sub(p.now); left < TargetsLifetime/3 || left > TargetsLifetime {
+			return false, nil
+		}
+	}
+	s, err := p.floorStatement(n)
+	if err != nil {
+		return false, nil
+	}
+	return bytes.Equal(a, b) && s.BootSecurity >= o.BootSecurity, nil
+}
+
+// propose writes an unsigned proposal.
+func (p *publication) propose(n int64, want *target, o SignOptions) error {
+	t := *want
+	t.Sequence = uint64(n)
+	content, err := json.Marshal(&t)
+	if err != nil {
+		return err
+	}
+	expires := p.now.Add(TargetsLifetime).Truncate(time.Second)
+	targets := metadata.Targets(expires)
+	targets.Signed.Version = n
+	if err := p.addTarget(targets, "rack.json", content); err != nil {
+		return err
+	}
+	if targets.Signed.Delegations, err = p.delegations(); err != nil {
+		return err
+	}
+	snapshot := metadata.Snapshot(expires)
+	snapshot.Signed.Version = n
+	snapshot.Signed.Meta = map[string]*metadata.MetaFiles{"targets.json": metadata.MetaFile(n)}
+
+	tree, err := t.Tree.Sum()
+	if err != nil {
+		return err
+	}
+	id, err := rack.ParseUUID(t.Rack)
+	if err != nil {
+		return err
+	}
+	commit, _ := parseID(t.Commit)
+	floor := trust.FloorStatement{
+		RackID:       id,
+		Sequence:     uint64(n),
+		RootVersion:  uint32(p.root.Signed.Version),
+		BootSecurity: max(o.BootSecurity, p.lastBootSecurity()),
+		Tree:         tree,
+		Commit:       [20]byte(commit),
+		Issued:       uint64(p.now.Unix()),
+	}
+	msg, err := floor.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	p.files[floorPath(uint64(n))] = trust.AppendSigned(msg, nil)
+	return p.store(n, targets, snapshot)
+}
+
+// signProposal adds a key's signatures, after comparing what cannot be read
+// off rack.json with what this owner would have proposed.
+func (p *publication) signProposal(n int64, key OwnerKey, want *target, set *manifest.Set, o SignOptions) (changed bool, err error) {
+	targets, snapshot, err := p.load(n)
+	if err != nil {
+		return false, err
+	}
+	if err := p.checkForm(n, targets, snapshot); err != nil {
+		return false, err
+	}
+	a, err := sign(targets, key)
+	if err != nil {
+		return false, err
+	}
+	b, err := sign(snapshot, key)
+	if err != nil {
+		return false, err
+	}
+	if err := p.store(n, targets, snapshot); err != nil {
+		return false, err
+	}
+	s, err := p.floorStatement(n)
+	if err != nil {
+		return false, err
+	}
+	if s.RackID, err = rack.ParseUUID(want.Rack); err != nil {
+		return false, err
+	}
+	msg, err := s.MarshalBinary()
+	if err != nil {
+		return false, err
+	}
+	c, err := p.signContainer(floorPath(uint64(n)), trust.DomainFloor, msg, key)
+	if err != nil {
+		return false, err
+	}
+	changed = a || b || c
+	for _, name := range sortedReleases(set) {
+		d, err := p.signSlot(set.Releases[name], key, o)
+		if err != nil {
+			return false, fmt.Errorf("release %s: %w", name, err)
+		}
+		changed = changed || d
+	}
+	return changed, nil
+}
+
+func sortedReleases(set *manifest.Set) []string {
+	names := make([]string, 0, len(set.Releases))
+	for name := range set.Releases {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkForm refuses to sign a proposal that says more than this program would
+// have made it say: other targets, other delegations, other links.
+func (p *publication) checkForm(n int64, targets *metadata.Metadata[metadata.TargetsType], snapshot *metadata.Metadata[metadata.SnapshotType]) error {
+	delegations, err := p.delegations()
+	if err != nil {
+		return err
+	}
+	a, err := json.Marshal(targets.Signed.Delegations)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(delegations)
+	if err != nil {
+		return err
+	}
+	link := snapshot.Signed.Meta["targets.json"]
+	t, err := p.bundle().target(metadata.TARGETS, n)
+	if err != nil {
+		return err
+	}
+	s, err := p.floorStatement(n)
+	if err != nil {
+		return err
+	}
+	tree, err := t.Tree.Sum()
+	if err != nil {
+		return err
+	}
+	commit, _ := parseID(t.Commit)
+	switch {
+	case targets.Signed.Version != n || snapshot.Signed.Version != n,
+		len(targets.Signed.Targets) != 1 || targets.Signed.Targets["rack.json"] == nil,
+		len(targets.Signed.UnrecognizedFields) != 0 || len(snapshot.Signed.UnrecognizedFields) != 0,
+		!bytes.Equal(a, b),
+		len(snapshot.Signed.Meta) != 1 || link == nil || link.Version != n,
+		s.Sequence != uint64(n) || s.Tree != tree || s.Commit != [20]byte(commit),
+		s.RootVersion != uint32(p.root.Signed.Version) || s.BootSecurity < p.lastBootSecurity():
+		return fmt.Errorf("the proposal for sequence %d is not as this program makes them: ask who proposed it", n)
+	}
+	return nil
+}
+
+// signContainer adds a key's signature to the container in a file, which must
+// hold this document.
+func (p *publication) signContainer(name, domain string, msg []byte, key OwnerKey) (changed bool, err error) {
+	var sigs []trust.Signature
+	if old, ok := p.files[name]; ok {
+		was, oldSigs, err := trust.SplitSigned(old)
+		if err != nil || !bytes.Equal(was, msg) {
+			return false, fmt.Errorf("%s holds something else than it should", name)
+		}
+		sigs = oldSigs
+	}
+	mine := trust.Sign(domain, key.Key, msg)
+	if slices.Contains(sigs, mine) {
+		return false, nil
+	}
+	sigs = slices.DeleteFunc(sigs, func(s trust.Signature) bool { return s.KeyID == mine.KeyID })
+	sigs = append(sigs, mine)
+	if len(sigs) > trust.MaxSignatures {
+		return false, fmt.Errorf("%s has %d signatures already", name, trust.MaxSignatures)
+	}
+	slices.SortFunc(sigs, func(a, b trust.Signature) int { return bytes.Compare(a.KeyID[:], b.KeyID[:]) })
+	p.files[name] = trust.AppendSigned(msg, sigs)
+	return true, nil
+}
+
+// signSlot signs the slot manifest of a release when it can be had.
+func (p *publication) signSlot(release *rack.Release, key OwnerKey, o SignOptions) (bool, error) {
+	digest := release.Spec.Boot.SlotManifest
+	name := slotPath(digest.Hex())
+	var msg []byte
+	if old, ok := p.files[name]; ok {
+		var err error
+		if msg, _, err = trust.SplitSigned(old); err != nil {
+			return false, fmt.Errorf("%s: %w", name, err)
+		}
+	} else if o.SlotManifest != nil {
+		var err error
+		if msg, err = o.SlotManifest(digest); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		} else if err != nil {
+			return false, fmt.Errorf("slot manifest %s: %w", digest, err)
+		}
+	}
+	if msg == nil {
+		return false, nil
+	}
+	if got := rack.SHA256(msg); got != digest {
+		return false, fmt.Errorf("slot manifest has digest %s, the release says %s", got, digest)
+	}
+	if err := slotMatches(msg, release); err != nil {
+		return false, fmt.Errorf("slot manifest: %w", err)
+	}
+	return p.signContainer(name, trust.DomainSlot, msg, key)
+}
+
+// describe says how far a proposal is.
+func (p *publication) describe(n int64) (*Proposal, error) {
+	targets, snapshot, err := p.load(n)
+	if err != nil {
+		return nil, err
+	}
+	t, err := p.bundle().target(metadata.TARGETS, n)
+	if err != nil {
+		return nil, err
+	}
+	d, err := rootRole(p.root, metadata.TARGETS)
+	if err != nil {
+		return nil, err
+	}
+	out := &Proposal{
+		Sequence:  uint64(n),
+		Commit:    t.Commit,
+		Tree:      t.Tree,
+		Expires:   targets.Signed.Expires,
+		Threshold: d.role.Threshold,
+		Complete:  p.complete(n),
+		Published: p.published() == n,
+	}
+	inTargets, _ := signers(d, targets)
+	inSnapshot, _ := signers(d, snapshot)
+	for _, id := range d.role.KeyIDs {
+		name := d.name(id)
+		if contains(inTargets, name) && contains(inSnapshot, name) {
+			out.Signed = append(out.Signed, name)
+		} else {
+			out.Missing = append(out.Missing, name)
+		}
+	}
+	for name := range p.files {
+		if hex, ok := strings.CutPrefix(name, "slots/"); ok {
+			out.Slots = append(out.Slots, "sha256:"+strings.TrimSuffix(hex, ".slot"))
+		}
+	}
+	slices.Sort(out.Slots)
+	return out, nil
+}
