@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 
@@ -201,7 +202,9 @@ func Key(ctx context.Context, programs ...Program) (string, error) {
 		if groups[t] == nil {
 			order = append(order, t)
 		}
-		groups[t] = append(groups[t], p.Package)
+		if !slices.Contains(groups[t], p.Package) {
+			groups[t] = append(groups[t], p.Package)
+		}
 	}
 	for _, t := range order {
 		fmt.Fprintf(h, "%s %s %s %q\n", t.goos, t.goarch, t.tags, groups[t])

@@ -109,3 +109,12 @@ func (t Tree) Verify(r io.ReaderAt) error {
 	}
 	return nil
 }
+
+// CountHashBlocks returns how many hash blocks a tree over DataBlocks has.
+func (t Tree) CountHashBlocks() (total uint64) {
+	for n := t.DataBlocks; n > 1; {
+		n = (n + perBlock - 1) / perBlock
+		total += n
+	}
+	return total
+}

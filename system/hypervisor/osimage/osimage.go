@@ -138,3 +138,22 @@ func (c Config) tree() (*artifact.Tree, error) {
 	}
 	return t, initramfs.AddModules(t, c.Kernel, c.Version, names...)
 }
+
+// ParseMeta reads the configuration of an OS artefact as the parameters of its hash tree.
+func ParseMeta(b []byte) (verity.Tree, error) {
+	var m Meta
+	if err := json.Unmarshal(b, &m); err != nil {
+		return verity.Tree{}, fmt.Errorf("parse OS configuration: %w", err)
+	}
+	t := verity.Tree{DataBlocks: m.DataBlocks, HashOffset: m.HashOffset}
+	root, err := hex.DecodeString(m.RootHash)
+	if err != nil || len(root) != len(t.Root) || m.BlockSize != verity.BlockSize {
+		return verity.Tree{}, fmt.Errorf("parse OS configuration: root hash %q, block size %d", m.RootHash, m.BlockSize)
+	}
+	copy(t.Root[:], root)
+	if t.Salt, err = hex.DecodeString(m.Salt); err != nil {
+		return verity.Tree{}, fmt.Errorf("parse OS configuration: salt: %w", err)
+	}
+	t.HashBlocks = t.CountHashBlocks()
+	return t, nil
+}
