@@ -202,6 +202,19 @@ type ReleaseOS struct {
 	RootHash string `json:"rootHash" format:"roothash"`
 }
 
+// ParseReleaseSpec decodes and checks the release.json that a build leaves
+// beside its artefacts. Unknown fields and trailing bytes are errors.
+func ParseReleaseSpec(b []byte) (*ReleaseSpec, error) {
+	s := new(ReleaseSpec)
+	if err := strictJSON(b, s); err != nil {
+		return nil, fmt.Errorf("decode release: %w", err)
+	}
+	if err := s.Validate(); err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	return s, nil
+}
+
 // ThermalPolicy says how the rack is cooled and when heat switches units off.
 type ThermalPolicy struct {
 	TypeMeta

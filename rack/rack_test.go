@@ -285,6 +285,35 @@ func FuzzBootConfig(f *testing.F) {
 	})
 }
 
+func TestParseReleaseSpec(t *testing.T) {
+	zero := SHA256(nil)
+	in := ReleaseSpec{
+		Version: "1.0", SecurityVersion: 3,
+		Boot: ReleaseBoot{Artifact: "racklet/boot", Digest: zero, SlotManifest: zero, Kernel: zero},
+		OS:   ReleaseOS{Artifact: "racklet/os", Digest: zero, Kernel: zero, RootHash: zero.Hex()},
+	}
+	b, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseReleaseSpec(b); err != nil || *got != in {
+		t.Errorf("read back %+v, %v", got, err)
+	}
+	for name, bad := range map[string]string{
+		"empty":         "",
+		"no fields":     "{}",
+		"unknown field": strings.Replace(string(b), `"os"`, `"osi"`, 1),
+		"trailing":      string(b) + "x",
+		"version":       strings.Replace(string(b), `"1.0"`, `"1 0"`, 1),
+		"root hash":     strings.Replace(string(b), `"rootHash":"`, `"rootHash":"0`, 1),
+		"artifact":      strings.Replace(string(b), `racklet/os`, `../os`, 1),
+	} {
+		if _, err := ParseReleaseSpec([]byte(bad)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestReasons(t *testing.T) {
 	if len(Reasons) < 60 {
 		t.Errorf("only %d reasons", len(Reasons))
