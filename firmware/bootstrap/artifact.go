@@ -1,0 +1,248 @@
+package bootstrap
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/source"
+)
+
+// Mirror is a server of OCI artefacts, which nobody trusts.
+type Mirror interface {
+	// Manifest returns what the mirror calls the manifest of this digest.
+	Manifest(ctx context.Context, repository string, d rack.Digest) ([]byte, error)
+	// Blob opens what it calls the blob of this digest, from offset on.
+	Blob(ctx context.Context, repository string, d rack.Digest, offset int64) (io.ReadCloser, error)
+}
+
+// Media types of the artefacts and their layers.
+const (
+	typeBoot         = "application/vnd.racklet.boot.v1"
+	typeBootImage    = "application/vnd.racklet.boot.image.v1"
+	typeBootManifest = "application/vnd.racklet.boot.manifest.v1"
+	typeOS           = "application/vnd.racklet.os.v1"
+	typeOSRoot       = "application/vnd.racklet.os.root.v1"
+	typeOSKernel     = "application/vnd.racklet.os.kernel.v1"
+	typeOSInitramfs  = "application/vnd.racklet.os.initramfs.v1"
+)
+
+// Limits in bytes. A mirror cannot make stage 1 hold or write more.
+const (
+	maxManifest  = 1 << 20
+	maxConfig    = 64 << 10
+	maxKernel    = 64 << 20
+	maxInitramfs = 64 << 20
+	maxBootImage = 30 << 20
+)
+
+// manifest is the part of an OCI image manifest that matters here (image-spec
+// v1.1, manifest.md).
+type manifest struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	ArtifactType  string       `json:"artifactType"`
+	Config        descriptor   `json:"config"`
+	Layers        []descriptor `json:"layers"`
+}
+
+type descriptor struct {
+	MediaType string      `json:"mediaType"`
+	Digest    rack.Digest `json:"digest"`
+	Size      int64       `json:"size"`
+}
+
+// parseManifest checks the bytes against the digest that they go by, before
+// anything in them is looked at.
+func parseManifest(doc []byte, want rack.Digest, artifactType string) (*manifest, error) {
+	if got := rack.SHA256(doc); got != want {
+		return nil, stop("os.manifest", string(want), string(got), errors.New("digest of the manifest"))
+	}
+	m := new(manifest)
+	if err := json.Unmarshal(doc, m); err != nil {
+		return nil, stop("os.manifest", "an OCI manifest", "something else", err)
+	}
+	if m.SchemaVersion != 2 || m.ArtifactType != artifactType {
+		return nil, stop("os.manifest", artifactType, m.ArtifactType, errors.New("type of the artefact"))
+	}
+	return m, nil
+}
+
+// layer finds the one layer of a type and checks its size against a limit.
+func (m *manifest) layer(mediaType string, limit int64) (descriptor, error) {
+	var found []descriptor
+	for _, l := range m.Layers {
+		if l.MediaType == mediaType {
+			found = append(found, l)
+		}
+	}
+	if len(found) != 1 {
+		return descriptor{}, stop("os.manifest", "one layer "+mediaType, fmt.Sprintf("%d", len(found)), nil)
+	}
+	if found[0].Size <= 0 || found[0].Size > limit {
+		return descriptor{}, stop("os.manifest", fmt.Sprintf("at most %d bytes", limit), fmt.Sprintf("%d", found[0].Size), errors.New("size of layer "+mediaType))
+	}
+	return found[0], nil
+}
+
+// mirrors are those of the rack, or the repository's own host where the rack
+// names none.
+func mirrors(v *source.Verified, repo rack.Repository) []rack.Mirror {
+	if v.Set.Rack != nil && len(v.Set.Rack.Spec.Mirrors) > 0 {
+		return v.Set.Rack.Spec.Mirrors
+	}
+	if u, err := url.Parse(repo.URL); err == nil && u.Scheme == "https" {
+		return []rack.Mirror{{URL: "https://" + u.Host, TLSPins: repo.TLSPins}}
+	}
+	return nil
+}
+
+// errWrong is content that is not what its digest says.
+type errWrong struct{ got rack.Digest }
+
+func (e *errWrong) Error() string { return "digest is " + string(e.got) }
+
+// fromMirrors tries get on every mirror in order, and all of them again after
+// a while, until one delivers. When every mirror delivers something wrong,
+// that is final, under the name given.
+func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string, want rack.Digest, get func(context.Context, Mirror) error) error {
+	if len(list) == 0 {
+		return stop("os.unreachable", "a mirror in the rack's list", "none", nil)
+	}
+	return b.persist(ctx, "os.unreachable", func(ctx context.Context) error {
+		var errs []error
+		var bad *errWrong
+		liars := 0
+		for _, where := range list {
+			m, err := b.Open(where)
+			if err == nil {
+				if err = get(ctx, m); err == nil {
+					return nil
+				}
+			}
+			var w *errWrong
+			if errors.As(err, &w) {
+				bad = w
+				liars++
+				b.say("mirror %s: %v, expected %s", where.URL, err, want)
+			}
+			errs = append(errs, fmt.Errorf("mirror %s: %w", where.URL, err))
+		}
+		if liars == len(list) {
+			return stop(wrong, string(want), string(bad.got), errors.Join(errs...))
+		}
+		return retry("os.unreachable", "", "", errors.Join(errs...))
+	})
+}
+
+// manifestBytes fetches a manifest and checks its digest.
+func (b *Boot) manifestBytes(ctx context.Context, list []rack.Mirror, repository string, d rack.Digest) ([]byte, error) {
+	var doc []byte
+	err := b.fromMirrors(ctx, list, "os.manifest", d, func(ctx context.Context, m Mirror) error {
+		got, err := m.Manifest(ctx, repository, d)
+		if err != nil {
+			return err
+		}
+		if sum := rack.SHA256(got); sum != d {
+			return &errWrong{sum}
+		}
+		doc = got
+		return nil
+	})
+	return doc, err
+}
+
+// blob fetches a blob into memory and checks its digest.
+func (b *Boot) blob(ctx context.Context, list []rack.Mirror, repository string, d descriptor, wrong string) ([]byte, error) {
+	var out []byte
+	err := b.fromMirrors(ctx, list, wrong, d.Digest, func(ctx context.Context, m Mirror) error {
+		body, err := m.Blob(ctx, repository, d.Digest, 0)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		buf := bytes.NewBuffer(make([]byte, 0, d.Size))
+		if _, err := io.Copy(buf, io.LimitReader(body, d.Size+1)); err != nil {
+			return err
+		}
+		if sum := rack.SHA256(buf.Bytes()); sum != d.Digest {
+			return &errWrong{sum}
+		}
+		out = buf.Bytes()
+		return nil
+	})
+	return out, err
+}
+
+// transfer is one blob on its way to a partition. It survives broken
+// connections and a change of mirror.
+type transfer struct {
+	blob descriptor
+	sum  interface {
+		io.Writer
+		Sum([]byte) []byte
+	}
+	offset int64
+	from   map[string]bool // mirrors that contributed
+}
+
+func newTransfer(d descriptor) *transfer {
+	return &transfer{blob: d, sum: sha256.New(), from: map[string]bool{}}
+}
+
+// resume takes over the first n bytes that lie in the partition already. They
+// go through the hash as if they had just arrived, so it does not matter who
+// put them there.
+func (t *transfer) resume(d Disk, p Partition, n int64) error {
+	if n <= 0 || n > t.blob.Size {
+		return nil
+	}
+	if _, err := io.Copy(t.sum, io.NewSectionReader(d, p.Offset, n)); err != nil {
+		return err
+	}
+	t.offset = n
+	t.from["earlier boot"] = true
+	return nil
+}
+
+// run fetches what is missing from one mirror and writes it to the partition.
+func (t *transfer) run(ctx context.Context, m Mirror, repository string, d Disk, p Partition, progress func(int64)) error {
+	if t.offset < t.blob.Size {
+		body, err := m.Blob(ctx, repository, t.blob.Digest, t.offset)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		t.from[fmt.Sprintf("%p", m)] = true
+		buf := make([]byte, 1<<20)
+		for t.offset < t.blob.Size {
+			n, err := io.ReadFull(body, buf[:min(int64(len(buf)), t.blob.Size-t.offset)])
+			if n > 0 {
+				if _, werr := d.WriteAt(buf[:n], p.Offset+t.offset); werr != nil {
+					return stop("os.disk", "", "", fmt.Errorf("write %s: %w", p.Name, werr))
+				}
+				t.sum.Write(buf[:n])
+				t.offset += int64(n)
+				progress(t.offset)
+			}
+			if err != nil && t.offset < t.blob.Size {
+				return fmt.Errorf("%d of %d bytes: %w", t.offset, t.blob.Size, err)
+			}
+		}
+	}
+	got := rack.DigestOf([32]byte(t.sum.Sum(nil)))
+	if got == t.blob.Digest {
+		return nil
+	}
+	mixed := len(t.from) > 1 || t.from["earlier boot"]
+	*t = *newTransfer(t.blob)
+	if mixed { // nobody knows whose bytes were wrong: from the start, from one mirror
+		return fmt.Errorf("bytes of several origins have digest %s, expected %s", got, t.blob.Digest)
+	}
+	return &errWrong{got}
+}
