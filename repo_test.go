@@ -33,7 +33,7 @@ type layer struct {
 
 var (
 	// machine is what a state machine of the firmware sees of the world.
-	machine = []string{"firmware/wire", "firmware/trust", "=firmware/driver"}
+	machine = []string{"firmware/wire", "firmware/trust", "firmware/store", "=firmware/driver"}
 	// system is what a component of layer 4 may use, its siblings not among it.
 	system = []string{"rack", "reconcile", "source", "artifact", "firmware/wire", "firmware/trust"}
 	// user is the same for layer 5: hardware is out of its reach.
@@ -55,7 +55,8 @@ var layers = map[string]layer{
 	// These must also build for a microcontroller.
 	"firmware/wire":   {std: true},
 	"firmware/trust":  {std: true},
-	"firmware/driver": {std: true}, // interfaces; below it one folder per chip
+	"firmware/driver": {std: true},                                    // interfaces; below it one folder per chip
+	"firmware/store":  {may: []string{"=firmware/driver"}, std: true}, // journals in NOR flash
 	"firmware/bmc":    {may: machine, std: true},
 	"firmware/rmc":    {may: machine, std: true},
 	"firmware/board":  {may: append([]string{"firmware/bmc", "firmware/rmc", "firmware/driver"}, machine...)},
@@ -250,7 +251,10 @@ func TestImportRule(t *testing.T) {
 		{"firmware/bmc", ours + "firmware/wire", true},
 		{"firmware/bmc", ours + "firmware/driver", true},
 		{"firmware/bmc", ours + "firmware/driver/ina228", false},
+		{"firmware/bmc", ours + "firmware/store", true},
 		{"firmware/bmc", ours + "rack", false},
+		{"firmware/store", ours + "firmware/driver", true},
+		{"firmware/store", ours + "firmware/wire", false},
 		{"firmware/rmc", ours + "firmware/bmc", false},
 		{"firmware/board/tray", ours + "firmware/driver/ina228", true},
 		{"firmware/board/tray", ours + "system/redfish", false},
