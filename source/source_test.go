@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -287,4 +286,11 @@ func TestSignTwoOwners(t *testing.T) {
 	f.accept(t, f.bundle(t))
 }
 
-var _ = context.Background
+// writeFile writes a file of a clone without committing it.
+func writeFile(dir, name, content string) error {
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(content), 0o644)
+}
