@@ -312,6 +312,8 @@ type BootConfig struct {
 	Slot SlotID `json:"slot"`
 	// Where the desired state is.
 	Repository Repository `json:"repository"`
+	// Mirrors of the place that the rack stands in, tried after those that the Rack object lists. A mirror is not trusted.
+	Mirrors []Mirror `json:"mirrors,omitempty" max:"8"`
 	// The trusted TUF root metadata, root.json as signed.
 	TUFRoot json.RawMessage `json:"tufRoot"`
 }

@@ -251,6 +251,7 @@ func TestBootConfigRefused(t *testing.T) {
 		"repository.tlsPins ":       func(c *BootConfig) { c.Repository.TLSPins = c.Repository.TLSPins[:1] },
 		"repository.tlsPins[1]":     func(c *BootConfig) { c.Repository.TLSPins = []string{pin(1), "sha256//xx"} },
 		"repository.sshHostKeys[0]": func(c *BootConfig) { c.Repository.SSHHostKeys = []string{"ssh-ed25519", host} },
+		"mirrors[0].url":            func(c *BootConfig) { c.Mirrors = []Mirror{{URL: "http://m.example", TLSPins: []string{pin(1)}}} },
 		"tufRoot":                   func(c *BootConfig) { c.TUFRoot = nil },
 		"tufRoot ":                  func(c *BootConfig) { c.TUFRoot = json.RawMessage("{") },
 	} {

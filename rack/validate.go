@@ -163,11 +163,17 @@ func (r *Rack) Validate() error {
 	}
 	c.name("spec.thermalPolicy", s.ThermalPolicy)
 	c.name("spec.powerPolicy", s.PowerPolicy)
-	if len(s.Mirrors) > maxMirrors {
-		c.failf("spec.mirrors", "%d mirrors: at most %d", len(s.Mirrors), maxMirrors)
+	c.mirrors("spec.mirrors", s.Mirrors)
+	return c.err()
+}
+
+// mirrors checks a list of mirrors.
+func (c *checker) mirrors(path string, list []Mirror) {
+	if len(list) > maxMirrors {
+		c.failf(path, "%d mirrors: at most %d", len(list), maxMirrors)
 	}
-	for i, m := range s.Mirrors {
-		path := fmt.Sprintf("spec.mirrors[%d]", i)
+	for i, m := range list {
+		path := fmt.Sprintf("%s[%d]", path, i)
 		if !validURL(m.URL, "https") {
 			c.failf(path+".url", "%q is not allowed: want https:// and a host", m.URL)
 		}
@@ -178,7 +184,6 @@ func (r *Rack) Validate() error {
 			c.pin(fmt.Sprintf("%s.tlsPins[%d]", path, j), pin)
 		}
 	}
-	return c.err()
 }
 
 const (
@@ -448,6 +453,7 @@ func (b *BootConfig) Validate() error {
 	if len(b.Repository.SSHHostKeys) == 1 {
 		c.failf("repository.sshHostKeys", "one host key: want two, the second of a spare key, so that the server's key can change")
 	}
+	c.mirrors("mirrors", b.Mirrors)
 	if !json.Valid(b.TUFRoot) || len(b.TUFRoot) < 2 {
 		c.failf("tufRoot", "want the JSON of a signed TUF root")
 	}
