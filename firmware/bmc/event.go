@@ -1,6 +1,7 @@
 package bmc
 
 import (
+	"github.com/racklet/racklet/firmware/driver"
 	"github.com/racklet/racklet/firmware/wire"
 )
 
@@ -31,9 +32,9 @@ func (k *bucket) take(now uint64) bool {
 	return true
 }
 
-// recoverEvents fills the ring from the flash.
+// recoverEvents fills the ring from the flash: as many sectors as a ring of the longest events takes.
 func (b *BMC) recoverEvents() error {
-	return b.log.mount(true, func(kind uint8, p []byte) {
+	return b.log.mount(eventRing*maxRecord/2/driver.SectorSize+2, func(kind uint8, p []byte) {
 		if kind != recordEvent {
 			return
 		}

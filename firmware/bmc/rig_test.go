@@ -413,4 +413,3 @@ func (r *rig) raise(signed []byte) wire.Code {
 	code, _ := r.call(wire.SideInBand, wire.CmdRaiseFloors, wire.AppendBytes(nil, signed))
 	return code
 }
-
