@@ -30,11 +30,13 @@ func LookupReason(name string) (Reason, bool) {
 
 // Reasons are all the reasons that Racklet knows, in order of their names.
 var Reasons = []Reason{
+	{"bmc.store", "the BMC could not write to its flash", "Power-cycle the tray; if it comes back, the flash is worn out: exchange the BMC board and provision the new one."},
 	{"boot.config", "the BMC holds no usable boot configuration", "Provision the BMC again: its record is missing, too long or not from this version."},
 	{"boot.inband", "stage 1 cannot reach its BMC over the in-band link", "Check the in-band cable (the virtio-serial port racklet.bmc on a virtual unit), then power-cycle the unit."},
 	{"boot.internal", "stage 1 met an error that none of its checks names", "Read the unit's console, and power-cycle; if it comes back, report it with the console's text."},
 	{"boot.reset", "the unit was reset without a power cycle, which voids its evidence", "Power-cycle the unit: only a cycle of its rail starts evidence anew."},
 	{"boot.timeout", "the unit made no progress within the time given to its stage", "Read the unit's console for what it waits for, then power-cycle it."},
+	{"disk.layout", "the unit's data disk holds something else than a Racklet unit's partitions", "If nothing on the disk is needed, blank its first and last MiB; otherwise use another disk."},
 	{"evidence.refused", "the BMC's evidence does not match the reference values of any accepted release", "Compare the registers named with the release; power-cycle the unit to boot it again from a verified slot."},
 	{"floor.identity", "the floor statement is for another rack", "Provision the BMC for this rack, or publish the statement of this rack's owners."},
 	{"floor.rollback", "the floor statement lies below the floor that the BMC holds", "Publish a newer sequence; a floor never goes down."},
@@ -63,6 +65,10 @@ var Reasons = []Reason{
 	{"os.root", "the root image does not have the digest that the artefact names", "Repair the mirror; if the data disk failed, exchange it. The unit fetches the image anew."},
 	{"os.unreachable", "no mirror served the OS artefact", "Check the mirrors in rack/rack.yaml, that they hold the release, and the network to them."},
 	{"os.verity", "a block of the root image does not match its dm-verity tree", "Power-cycle the unit, which writes the image anew; if it comes back, exchange the data disk."},
+	{"policy.budget", "the power policy's budget cannot be met, so the RMC keeps the one before", "Correct budget in rack/policies, sign and push."},
+	{"policy.curve", "the thermal policy's fan curve cannot cool, so the RMC keeps the one before", "Correct curve in rack/policies: rising temperatures, duty never falling, 100 percent at the end; sign and push."},
+	{"policy.limits", "the thermal policy's limits contradict each other, so the RMC keeps the ones before", "Correct throttle and shutdown in rack/policies, sign and push."},
+	{"policy.stagger", "the power policy's stagger is too long, so the RMC keeps the one before", "Correct stagger in rack/policies, sign and push."},
 	{"power.budget", "the rack's power budget has no room for the unit", "Lower a cap, switch another unit off, or fit a larger supply and raise rack/rack.yaml."},
 	{"power.cap", "the unit drew more than its power cap", "Raise powerCap in the unit's file within the budget, or reduce its load."},
 	{"power.good", "the unit's rail did not come up in time after the load switch closed", "Check the unit and its tray for a short circuit, then switch it on again."},
@@ -92,6 +98,7 @@ var Reasons = []Reason{
 	{"source.unreachable", "the repository's server does not answer", "Check the server and the network to it; the unit tries again by itself."},
 	{"thermal.sensor", "a temperature sensor does not answer", "Check the sensor's bus and connector; fans run at full speed until it answers."},
 	{"thermal.shutdown", "the unit was switched off because it grew too hot", "Check fans and air path, then switch the unit on again."},
+	{"thermal.throttle", "the unit's power cap is lowered because it grew hot", "Nothing at once: the cap rises again when it cools. Check fans and air path if it stays."},
 	{"tuf.metadata", "a file of signed metadata is missing or malformed", "Push the whole metadata ref as racklet sign wrote it."},
 	{"tuf.root", "the TUF root is not signed by the threshold of the root before it", "Let enough owners of the present root sign the new one, and publish every root in between."},
 	{"tuf.root.expired", "the TUF root has expired", "Let the owners sign a new root: racklet sign."},

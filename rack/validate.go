@@ -338,6 +338,9 @@ func (p *ThermalPolicy) Validate() error {
 		if s.Curve[n-1].Duty != 100 {
 			c.failf(fmt.Sprintf("spec.curve[%d].duty", n-1), "the last point has %d percent: want 100", s.Curve[n-1].Duty)
 		}
+		if s.Curve[0].Temperature >= s.Throttle {
+			c.failf("spec.curve[0].temperature", "the first point, %v, is not below throttle, %v: fans come before throttling", s.Curve[0].Temperature, s.Throttle)
+		}
 		if s.Curve[n-1].Temperature > s.Shutdown {
 			c.failf(fmt.Sprintf("spec.curve[%d].temperature", n-1), "%v lies above shutdown, %v: fans would never reach full speed", s.Curve[n-1].Temperature, s.Shutdown)
 		}
