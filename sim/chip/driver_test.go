@@ -130,6 +130,29 @@ func TestINA228EnergyWraps(t *testing.T) {
 	}
 }
 
+// A second driver on the same chip, as after a restart of the firmware, goes on where the first one stopped.
+func TestINA228EnergyOutlivesTheFirmware(t *testing.T) {
+	r, d := newRail(t)
+	var before driver.Power
+	for range 5 {
+		var err error
+		if before, err = d.ReadPower(); err != nil {
+			t.Fatal(err)
+		}
+		r.step(time.Second)
+	}
+	again, err := ina228.New(r.bus, ina228.Config{ShuntMicroohms: 5000, MaxMilliamps: 8000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.step(10 * time.Second)
+	after, err := again.ReadPower()
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "mJ", float64(after.Millijoules-before.Millijoules), 11*6375, 20)
+}
+
 func TestINA228NoticesAReset(t *testing.T) {
 	r, d := newRail(t)
 	for range 3 {

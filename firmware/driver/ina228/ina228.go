@@ -128,8 +128,8 @@ func New(bus driver.Bus, cfg Config) (*Device, error) {
 	return d, nil
 }
 
-// Configure checks the identity, resets the chip and writes calibration and limits. The other methods call it when
-// needed. Errors: driver.ErrNoDevice for another chip, else the bus's own.
+// Configure checks the identity and writes calibration and limits, after a reset unless the chip has the calibration
+// already: so the energy accumulator outlives a restart of the firmware. The other methods call it when needed. Errors: driver.ErrNoDevice for another chip, else the bus's own.
 func (d *Device) Configure() error {
 	d.ready = false
 	maker, err := d.read(regMakerID, 2)
@@ -143,8 +143,26 @@ func (d *Device) Configure() error {
 	if maker != makerID || dev>>4 != deviceID {
 		return driver.ErrNoDevice
 	}
-	// A reset also clears the accumulators. What they held since the last reading is lost when we did not cause the
-	// reset; on a restart of the firmware the energy since boot starts from zero here, as driver.Power allows.
+	cal, err := d.read(regShuntCal, 2)
+	if err != nil {
+		return err
+	}
+	adc, err := d.read(regADCConfig, 2)
+	if err != nil {
+		return err
+	}
+	if uint16(cal) == d.cal && adc == adcContinuous {
+		// Set up before: by this driver before its firmware restarted. The accumulators went on counting.
+		if err := d.write(regSOVL, d.limits[0]); err != nil {
+			return err
+		}
+		if err := d.write(regPowerLim, d.limits[1]); err != nil {
+			return err
+		}
+		d.ready = true
+		return nil
+	}
+	// A reset clears the accumulators as well.
 	for _, s := range [...]struct {
 		reg byte
 		val uint16
@@ -165,8 +183,8 @@ func (d *Device) Configure() error {
 	return nil
 }
 
-// ReadPower implements driver.PowerMeter. Energy counts from the first reading, over wraps of the chip's 40-bit
-// accumulator and over resets of the chip. Current below zero (a unit feeding back) reads as zero.
+// ReadPower implements driver.PowerMeter. Energy is the chip's, with wraps of its 40-bit accumulator and resets that
+// happen under this driver's eyes bridged. Current below zero (a unit feeding back) reads as zero.
 func (d *Device) ReadPower() (driver.Power, error) {
 	var p driver.Power
 	if err := d.ensure(); err != nil {

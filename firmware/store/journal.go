@@ -1,0 +1,329 @@
+// Package store keeps what a controller must not lose, in a ring of NOR flash sectors that may be cut off at any moment.
+//
+// It decides nothing: the firmware's state machines say what a record means. Memory is a Journal value (about 60 bytes)
+// and, while a call runs, some 600 bytes of stack. A Journal is not safe for concurrent use.
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+
+	"github.com/racklet/racklet/firmware/driver"
+)
+
+// A Journal is a ring of flash sectors that records are appended to. It holds up its promises on a NOR flash that is cut
+// at any moment:
+//
+//   - a record for which Append returned nil is found by every later Mount, until its sector is used again;
+//
+//   - a record for which Append did not return is found whole or not at all;
+//
+//   - nothing older than a sector's header is ever taken for part of that sector.
+//
+//     sector:  header | record | record | … | commit | record | … | 0xFF …
+//     header:  magic u32, version u32, sector sequence u32, CRC-32 u32
+//     record:  magic u8, kind u8, length u16, CRC-32 u32 (with the sector's sequence), payload, 0xFF to a multiple of 4
+//
+// A sector counts only once its commit record is there. What stands before the commit is a snapshot, so that the newest
+// committed sector alone holds the whole state; it is written by the owner of the journal from RAM when the ring moves
+// on. A torn program may clear any bits of the page it touched, so a sector whose free space is not blank is closed: the
+// next append moves on. A torn erase may leave an old header readable, but then with an old sequence number.
+//
+// Wear: a sector is erased once per turn of the ring. 64 sectors of 4 KiB with a snapshot of less than 1 KiB take some
+// 190 KiB of records per turn; at 100,000 erases per sector and one 100-byte record each 10 s that is over 6,000 years.
+type Journal struct {
+	Flash   driver.Flash
+	Base    uint32 // offset of the first sector
+	Sectors uint32 // number of sectors, at least 3
+	// Snapshot, if set, writes with Put all records that the owner still wants. It is called when the ring moves on.
+	Snapshot func(j *Journal) error
+
+	head    uint32 // index of the sector that is appended to
+	headSeq uint32 // its sequence; 0: none, the ring is empty
+	maxSeq  uint32 // highest sector sequence seen in any readable header
+	off     uint32 // next free byte in the head sector; SectorSize: closed
+	good    uint32 // sequence of the newest committed sector, which is never erased; 0: none
+	goodAt  uint32 // its index
+	erases  uint32 // since Mount, for tests of wear
+}
+
+/* Implementation constants */
+const (
+	journalMagic    = 0x4C4A4B52 // "RKJL", little endian
+	journalVersion  = 1
+	recordMagic     = 0xA5
+	recordCommit    = 0 // record kind that ends a snapshot
+	sectorHeaderLen = 16
+	recordHeaderLen = 8
+)
+
+// MaxRecord is the longest payload of a record, in bytes.
+const MaxRecord = 512
+
+// Errors of the store. They are wrapped in nothing, so that a comparison with == is enough on a microcontroller.
+var (
+	// ErrTooLong reports a payload beyond MaxRecord. ErrWorn reports a flash that does not keep what is written to it.
+	ErrTooLong = errors.New("record too long")
+	ErrWorn    = errors.New("flash does not hold what was programmed")
+	errFull    = errors.New("snapshot does not fit into a sector")
+)
+
+func (j *Journal) sectorOffset(i uint32) uint32 { return j.Base + i*driver.SectorSize }
+
+// readHeader returns the sequence of sector i, or 0 when it has no valid header.
+func (j *Journal) readHeader(i uint32) (uint32, error) {
+	var h [sectorHeaderLen]byte
+	if err := j.Flash.ReadAt(h[:], j.sectorOffset(i)); err != nil {
+		return 0, err
+	}
+	if binary.LittleEndian.Uint32(h[0:]) != journalMagic || binary.LittleEndian.Uint32(h[4:]) != journalVersion ||
+		binary.LittleEndian.Uint32(h[12:]) != crc32.ChecksumIEEE(h[:12]) {
+		return 0, nil
+	}
+	return binary.LittleEndian.Uint32(h[8:]), nil
+}
+
+// recordCRC covers kind, length and payload of a record, and the sequence of the sector it is in.
+func recordCRC(sectorSeq uint32, h *[recordHeaderLen]byte, payload []byte) uint32 {
+	var s [4]byte
+	binary.LittleEndian.PutUint32(s[:], sectorSeq)
+	c := crc32.ChecksumIEEE(s[:])
+	c = crc32.Update(c, crc32.IEEETable, h[1:4])
+	return crc32.Update(c, crc32.IEEETable, payload)
+}
+
+// scan visits the records of sector i in order and returns whether it is committed and where its free space begins
+// (SectorSize when it cannot be appended to). It steps over damaged records, so that one flipped bit costs one record.
+func (j *Journal) scan(i, sectorSeq uint32, visit func(kind uint8, payload []byte)) (committed bool, free uint32, err error) {
+	var h [recordHeaderLen]byte
+	var payload [MaxRecord]byte
+	start := j.sectorOffset(i)
+	off := uint32(sectorHeaderLen)
+	blank := true // nothing but valid records so far
+	for off+recordHeaderLen <= driver.SectorSize {
+		if err := j.Flash.ReadAt(h[:], start+off); err != nil {
+			return false, 0, err
+		}
+		n := uint32(binary.LittleEndian.Uint16(h[2:]))
+		if h[0] == recordMagic && n <= MaxRecord && off+recordHeaderLen+n <= driver.SectorSize {
+			if err := j.Flash.ReadAt(payload[:n], start+off+recordHeaderLen); err != nil {
+				return false, 0, err
+			}
+			if binary.LittleEndian.Uint32(h[4:]) == recordCRC(sectorSeq, &h, payload[:n]) {
+				if h[1] == recordCommit {
+					committed = true
+				} else if visit != nil {
+					visit(h[1], payload[:n])
+				}
+				off += recordLen(n)
+				continue
+			}
+		}
+		if allBlank(h[:]) {
+			rest, err := j.blank(start+off, start+driver.SectorSize)
+			if err != nil {
+				return false, 0, err
+			}
+			if rest {
+				if !blank {
+					off = driver.SectorSize
+				}
+				return committed, off, nil
+			}
+		}
+		blank = false
+		off += 4
+	}
+	return committed, driver.SectorSize, nil
+}
+
+func recordLen(payload uint32) uint32 { return (recordHeaderLen + payload + 3) &^ 3 }
+
+func allBlank(p []byte) bool {
+	for _, b := range p {
+		if b != 0xFF {
+			return false
+		}
+	}
+	return true
+}
+
+func (j *Journal) blank(from, to uint32) (bool, error) {
+	var buf [256]byte
+	for from < to {
+		n := min(to-from, uint32(len(buf)))
+		if err := j.Flash.ReadAt(buf[:n], from); err != nil {
+			return false, err
+		}
+		if !allBlank(buf[:n]) {
+			return false, nil
+		}
+		from += n
+	}
+	return true, nil
+}
+
+// Mount finds the newest committed sector. With all set it visits the records of every committed sector, oldest first;
+// else those of the newest alone.
+func (j *Journal) Mount(all bool, visit func(kind uint8, payload []byte)) error {
+	j.head, j.headSeq, j.maxSeq, j.off, j.good = 0, 0, 0, driver.SectorSize, 0
+	for i := uint32(0); i < j.Sectors; i++ {
+		seq, err := j.readHeader(i)
+		if err != nil {
+			return err
+		}
+		if seq == 0 {
+			continue
+		}
+		j.maxSeq = max(j.maxSeq, seq)
+		if seq <= j.headSeq {
+			continue
+		}
+		committed, free, err := j.scan(i, seq, nil)
+		if err != nil {
+			return err
+		}
+		if committed {
+			j.head, j.headSeq, j.off = i, seq, free
+			j.good, j.goodAt = seq, i
+		}
+	}
+	if j.headSeq == 0 {
+		return nil
+	}
+	if !all {
+		_, _, err := j.scan(j.head, j.headSeq, visit)
+		return err
+	}
+	for n := uint32(1); n <= j.Sectors; n++ {
+		i := (j.head + n) % j.Sectors
+		seq, err := j.readHeader(i)
+		if err != nil {
+			return err
+		}
+		// A sector that is not of this turn of the ring (its sequence does not fit its place) is a leftover.
+		if seq == 0 || seq > j.headSeq || j.headSeq-seq >= j.Sectors {
+			continue
+		}
+		if committed, _, err := j.scan(i, seq, nil); err != nil {
+			return err
+		} else if !committed {
+			continue
+		}
+		if _, _, err := j.scan(i, seq, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append adds one record, moving on to the next sector when this one is full or does not hold what is programmed.
+// It returns nil only when the record has been read back.
+func (j *Journal) Append(kind uint8, payload []byte) error {
+	if len(payload) > MaxRecord {
+		return ErrTooLong
+	}
+	if j.headSeq != 0 {
+		err := j.Put(kind, payload)
+		if err == nil {
+			return nil
+		}
+	}
+	// Two tries more: a worn sector is passed by.
+	for try := 0; ; try++ {
+		err := j.advance()
+		if err == nil {
+			if err = j.Put(kind, payload); err == nil {
+				return nil
+			}
+		}
+		if try == 1 {
+			return err
+		}
+	}
+}
+
+// Put programs one record into the head sector and reads it back. Only Snapshot calls it; others call Append.
+func (j *Journal) Put(kind uint8, payload []byte) error {
+	n := uint32(len(payload))
+	if j.off+recordLen(n) > driver.SectorSize {
+		return errFull
+	}
+	var buf [recordHeaderLen + MaxRecord]byte
+	var h [recordHeaderLen]byte
+	h[0], h[1] = recordMagic, kind
+	binary.LittleEndian.PutUint16(h[2:], uint16(n))
+	binary.LittleEndian.PutUint32(h[4:], recordCRC(j.headSeq, &h, payload))
+	copy(buf[:], h[:])
+	copy(buf[recordHeaderLen:], payload)
+	off := j.sectorOffset(j.head) + j.off
+	if err := j.Flash.Program(off, buf[:recordHeaderLen+n]); err != nil {
+		j.off = driver.SectorSize
+		return err
+	}
+	if err := j.readBack(off, buf[:recordHeaderLen+n]); err != nil {
+		j.off = driver.SectorSize
+		return err
+	}
+	j.off += recordLen(n)
+	return nil
+}
+
+func (j *Journal) readBack(off uint32, want []byte) error {
+	var got [128]byte
+	for len(want) > 0 {
+		n := min(len(want), len(got))
+		if err := j.Flash.ReadAt(got[:n], off); err != nil {
+			return err
+		}
+		for i := 0; i < n; i++ {
+			if got[i] != want[i] {
+				return ErrWorn
+			}
+		}
+		off += uint32(n)
+		want = want[n:]
+	}
+	return nil
+}
+
+// advance erases the next sector, heads it, writes the snapshot and commits it.
+func (j *Journal) advance() error {
+	next := uint32(0)
+	if j.headSeq != 0 {
+		next = (j.head + 1) % j.Sectors
+	}
+	if j.good != 0 && next == j.goodAt {
+		return ErrWorn // all other sectors failed; the last good one stays
+	}
+	seq := j.maxSeq + 1
+	j.erases++
+	if err := j.Flash.Erase(j.sectorOffset(next)); err != nil {
+		return err
+	}
+	var h [sectorHeaderLen]byte
+	binary.LittleEndian.PutUint32(h[0:], journalMagic)
+	binary.LittleEndian.PutUint32(h[4:], journalVersion)
+	binary.LittleEndian.PutUint32(h[8:], seq)
+	binary.LittleEndian.PutUint32(h[12:], crc32.ChecksumIEEE(h[:12]))
+	if err := j.Flash.Program(j.sectorOffset(next), h[:]); err != nil {
+		return err
+	}
+	// From here on the sector is the head, even if what follows fails: the next try goes on to the sector after it.
+	j.head, j.headSeq, j.maxSeq, j.off = next, seq, seq, sectorHeaderLen
+	if err := j.readBack(j.sectorOffset(next), h[:]); err != nil {
+		j.off = driver.SectorSize
+		return err
+	}
+	if j.Snapshot != nil {
+		if err := j.Snapshot(j); err != nil {
+			return err
+		}
+	}
+	if err := j.Put(recordCommit, nil); err != nil {
+		return err
+	}
+	j.good, j.goodAt = seq, next
+	return nil
+}
