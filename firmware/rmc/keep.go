@@ -33,7 +33,7 @@ func (r *RMC) recover() error {
 	}
 	r.state = store.Journal{Flash: r.ports.Flash, Sectors: stateSectors, Snapshot: r.snapshot}
 	r.log = store.Journal{Flash: r.ports.Flash, Base: stateSectors * driver.SectorSize, Sectors: logSectors}
-	err := r.state.Mount(false, func(kind uint8, p []byte) {
+	err := r.state.Mount(1, func(kind uint8, p []byte) {
 		le := binary.LittleEndian
 		switch {
 		case kind == recordPolicies:
@@ -50,7 +50,7 @@ func (r *RMC) recover() error {
 		return err
 	}
 	r.kept = r.energy
-	return r.log.Mount(true, func(kind uint8, p []byte) {
+	return r.log.Mount(logSectors, func(kind uint8, p []byte) {
 		if kind != recordEvent {
 			return
 		}

@@ -164,45 +164,36 @@ func (j *Journal) blank(from, to uint32) (bool, error) {
 	return true, nil
 }
 
-// Mount finds the newest committed sector. With all set it visits the records of every committed sector, oldest first;
-// else those of the newest alone.
-func (j *Journal) Mount(all bool, visit func(kind uint8, payload []byte)) error {
+// Mount finds the newest committed sector and visits the records of the last committed sectors, oldest first: 1 for a
+// journal whose snapshot holds the whole state, Sectors for a log.
+func (j *Journal) Mount(last uint32, visit func(kind uint8, payload []byte)) error {
 	j.head, j.headSeq, j.maxSeq, j.off, j.good = 0, 0, 0, driver.SectorSize, 0
-	for i := uint32(0); i < j.Sectors; i++ {
-		seq, err := j.readHeader(i)
+	for below := ^uint32(0); j.good == 0; {
+		at, seq, err := j.newest(below)
 		if err != nil {
 			return err
 		}
 		if seq == 0 {
-			continue
+			return nil
 		}
 		j.maxSeq = max(j.maxSeq, seq)
-		if seq <= j.headSeq {
-			continue
-		}
-		committed, free, err := j.scan(i, seq, nil)
+		committed, free, err := j.scan(at, seq, nil)
 		if err != nil {
 			return err
 		}
 		if committed {
-			j.head, j.headSeq, j.off = i, seq, free
-			j.good, j.goodAt = seq, i
+			j.head, j.headSeq, j.off = at, seq, free
+			j.good, j.goodAt = seq, at
 		}
+		below = seq
 	}
-	if j.headSeq == 0 {
-		return nil
-	}
-	if !all {
-		_, _, err := j.scan(j.head, j.headSeq, visit)
-		return err
-	}
-	for n := uint32(1); n <= j.Sectors; n++ {
+	for n := j.Sectors - min(last, j.Sectors) + 1; n <= j.Sectors; n++ {
 		i := (j.head + n) % j.Sectors
 		seq, err := j.readHeader(i)
 		if err != nil {
 			return err
 		}
-		// A sector that is not of this turn of the ring (its sequence does not fit its place) is a leftover.
+		// A sector that is not of this turn of the ring is a leftover.
 		if seq == 0 || seq > j.headSeq || j.headSeq-seq >= j.Sectors {
 			continue
 		}
@@ -216,6 +207,20 @@ func (j *Journal) Mount(all bool, visit func(kind uint8, payload []byte)) error 
 		}
 	}
 	return nil
+}
+
+// newest returns the sector with the highest sequence below a bound; sequence 0: there is none.
+func (j *Journal) newest(below uint32) (at, seq uint32, err error) {
+	for i := uint32(0); i < j.Sectors; i++ {
+		s, err := j.readHeader(i)
+		if err != nil {
+			return 0, 0, err
+		}
+		if s > seq && s < below {
+			at, seq = i, s
+		}
+	}
+	return at, seq, nil
 }
 
 // Append adds one record, moving on to the next sector when this one is full or does not hold what is programmed.
