@@ -326,16 +326,43 @@ func TestPackageComments(t *testing.T) {
 				docs = append(docs, doc)
 			}
 		}
-		name := packages[dir][0].Name.Name
-		switch {
-		case len(docs) == 0:
-			t.Errorf("%s: package %s has no comment", dir, name)
-		case len(docs) > 1:
-			t.Errorf("%s: package %s has %d comments, want one", dir, name, len(docs))
-		case name != "main" && !strings.HasPrefix(docs[0], "Package "+name+" "):
-			t.Errorf("%s: the comment of package %s does not begin with its name", dir, name)
-		case len(docs[0]) < 40:
-			t.Errorf("%s: the comment of package %s says too little: %q", dir, name, docs[0])
+		if wrong := commentFault(packages[dir][0].Name.Name, docs); wrong != "" {
+			t.Errorf("%s: %s", dir, wrong)
+		}
+	}
+}
+
+// commentFault says what is wrong with the comments of a package, or "".
+func commentFault(name string, docs []string) string {
+	switch {
+	case len(docs) == 0:
+		return "package " + name + " has no comment"
+	case len(docs) > 1:
+		return fmt.Sprintf("package %s has %d comments, want one", name, len(docs))
+	case name != "main" && !strings.HasPrefix(docs[0], "Package "+name+" "):
+		return "the comment of package " + name + " does not begin with its name"
+	case len(docs[0]) < 40:
+		return "the comment of package " + name + " says too little"
+	}
+	return ""
+}
+
+func TestCommentFault(t *testing.T) {
+	const good = "Package rack holds the nouns that all others share."
+	for _, c := range []struct {
+		name string
+		docs []string
+		ok   bool
+	}{
+		{"rack", []string{good}, true},
+		{"main", []string{"Racklet runs and operates a rack, virtual or real."}, true},
+		{"rack", nil, false},
+		{"rack", []string{good, good}, false},
+		{"racks", []string{good}, false},
+		{"rack", []string{"Package rack is rack."}, false},
+	} {
+		if got := commentFault(c.name, c.docs); (got == "") != c.ok {
+			t.Errorf("%s with %q: %q", c.name, c.docs, got)
 		}
 	}
 }
@@ -404,12 +431,31 @@ func TestForbiddenTexts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for text, why := range forbidden {
-			if at := bytes.Index(b, []byte(text)); at >= 0 {
-				t.Errorf("%s:%d: %q: %s", name, 1+bytes.Count(b[:at], []byte("\n")), text, why)
-			}
+		for _, f := range findForbidden(b) {
+			t.Errorf("%s:%s", name, f)
 		}
 	})
+}
+
+// findForbidden lists the forbidden texts of a file with line and reason.
+func findForbidden(b []byte) (found []string) {
+	for text, why := range forbidden {
+		if at := bytes.Index(b, []byte(text)); at >= 0 {
+			found = append(found, fmt.Sprintf("%d: %q: %s", 1+bytes.Count(b[:at], []byte("\n")), text, why))
+		}
+	}
+	return found
+}
+
+func TestFindForbidden(t *testing.T) {
+	for text := range forbidden {
+		if found := findForbidden([]byte("one\ntwo " + text + "/x\n")); len(found) != 1 || !strings.HasPrefix(found[0], "2: ") {
+			t.Errorf("%s is found as %q", text, found)
+		}
+	}
+	if found := findForbidden([]byte("https://mirror.example/debian and work/main")); found != nil {
+		t.Errorf("nothing forbidden is found as %q", found)
+	}
 }
 
 func TestReadme(t *testing.T) {
