@@ -140,11 +140,11 @@ func (r *reader) bytes() []byte {
 	return r.take(int(n))
 }
 
-// namedCommits returns the commits that the metadata names, without believing
-// any of it: those of the sequence that the timestamp leads to.
-func (b *Bundle) namedCommits() []objectID {
-	var ids []objectID
-	for _, role := range []string{"targets", "apps"} {
+// namedCommits returns the commits that the metadata names, with the folders
+// that it names them for, without believing any of it.
+func (b *Bundle) namedCommits() map[objectID][]string {
+	commits := map[objectID][]string{}
+	for role, folder := range map[string]string{"targets": rackDir, roleApps: appsDir} {
 		version, ok := b.leadsTo(role)
 		if !ok {
 			continue
@@ -153,11 +153,11 @@ func (b *Bundle) namedCommits() []objectID {
 		if err != nil {
 			continue
 		}
-		if id, ok := parseID(target.Commit); ok && !slices.Contains(ids, id) {
-			ids = append(ids, id)
+		if id, ok := parseID(target.Commit); ok {
+			commits[id] = append(commits[id], folder)
 		}
 	}
-	return ids
+	return commits
 }
 
 // leadsTo returns the version of the targets or apps metadata that timestamp
@@ -174,7 +174,7 @@ func (b *Bundle) leadsTo(role string) (int64, bool) {
 	if json.Unmarshal(b.Metadata["metadata/timestamp.json"], &timestamp) != nil {
 		return 0, false
 	}
-	if role == "apps" {
+	if role == roleApps {
 		v := timestamp.Signed.Meta["apps.json"].Version
 		return v, v > 0
 	}
@@ -228,7 +228,7 @@ func parseTarget(b []byte) (*target, error) {
 }
 
 func targetName(role string) string {
-	if role == "apps" {
+	if role == roleApps {
 		return "apps.json"
 	}
 	return "rack.json"
@@ -271,11 +271,11 @@ func gatherMetadata(s storer.EncodedObjectStorer, metadata objectID) (*Bundle, e
 }
 
 // gatherCommits adds the commits that the metadata names, as far as they are
-// tip or ancestors of it. It returns those it did not find: when the store is
-// complete, there is no such commit on the ref.
-func (b *Bundle) gatherCommits(s storer.EncodedObjectStorer, tip objectID) (missing []objectID, err error) {
+// tip or ancestors of it. complete is false when it did not find one: with all
+// history in the store, there is no such commit on the ref.
+func (b *Bundle) gatherCommits(s storer.EncodedObjectStorer, tip objectID) (complete bool, err error) {
 	b.Tip = tip.String()
-	missing = b.namedCommits()
+	missing := b.namedCommits()
 	queue, seen := []objectID{tip}, map[objectID]bool{tip: true}
 	for len(queue) > 0 && len(missing) > 0 && len(seen) <= maxHistory {
 		id := queue[0]
@@ -285,12 +285,12 @@ func (b *Bundle) gatherCommits(s storer.EncodedObjectStorer, tip objectID) (miss
 			continue // a shallow history ends here
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		if i := slices.Index(missing, id); i >= 0 {
-			missing = slices.Delete(missing, i, i+1)
-			if err := copyCommit(s, b.objects, id, []string{rackDir, appsDir}); err != nil {
-				return nil, err
+		if folders, ok := missing[id]; ok {
+			delete(missing, id)
+			if err := copyCommit(s, b.objects, id, folders); err != nil {
+				return false, err
 			}
 		}
 		c, err := parseCommit(raw)
@@ -304,7 +304,7 @@ func (b *Bundle) gatherCommits(s storer.EncodedObjectStorer, tip objectID) (miss
 			}
 		}
 	}
-	return missing, nil
+	return len(missing) == 0, nil
 }
 
 // readObject reads an object of bounded size.

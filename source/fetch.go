@@ -106,14 +106,13 @@ func fetch(ctx context.Context, repo rack.Repository, depth int) (b *Bundle, com
 	if b, err = gatherMetadata(store, metadata); err != nil {
 		return nil, false, err
 	}
-	missing, err := b.gatherCommits(store, tip)
-	if err != nil {
+	if complete, err = b.gatherCommits(store, tip); err != nil {
 		return nil, false, err
 	}
 	if size := len(b.Marshal()); size > MaxBundle {
 		return nil, false, &Refusal{"source.bundle", fmt.Sprintf("at most %d bytes", MaxBundle), fmt.Sprint(size)}
 	}
-	return b, len(missing) == 0 || depth == 0, nil
+	return b, complete || depth == 0, nil
 }
 
 func advertised(ctx context.Context, t transport) (*packp.AdvRefs, error) {

@@ -84,7 +84,7 @@ func ctx(t *testing.T) context.Context {
 	return c
 }
 
-// at verifies a bundle that was fetched from elsewhere than it was signed for.
+// verify verifies without remembering.
 func (f *fixture) verify(b *Bundle) (*Verified, error) { return Verify(b, f.anchor, testNow) }
 
 func TestFetchHTTPS(t *testing.T) {
@@ -402,8 +402,13 @@ func runUploadPack(git string, ch ssh.Channel, requests <-chan *ssh.Request) {
 			return
 		}
 		cmd := exec.Command(git, "upload-pack", strings.TrimSuffix(path, "'"))
-		cmd.Stdin, cmd.Stdout = ch, ch
-		_ = cmd.Run()
+		cmd.Stdout = ch
+		in, err := cmd.StdinPipe()
+		if err != nil || cmd.Start() != nil {
+			return
+		}
+		go func() { _, _ = io.Copy(in, ch); _ = in.Close() }()
+		_ = cmd.Wait()
 		_, _ = ch.SendRequest("exit-status", false, []byte{0, 0, 0, 0})
 		return
 	}

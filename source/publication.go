@@ -278,13 +278,15 @@ func (p *publication) prune(newest int64) {
 	add := func(role string, v int64) {
 		name := metadataPath(role, v)
 		keep[name] = true
-		var signed *metadata.Metadata[metadata.TargetsType]
 		signed, err := metadata.Targets().FromBytes(b.Metadata[name])
 		if err != nil {
 			return
 		}
-		for target, info := range signed.Signed.Targets {
+		for target, info := range signed.Signed.Targets { // those without a file here are in the tree
 			keep[targetPath(target, info.Hashes["sha256"].String())] = true
+			if hex, ok := strings.CutPrefix(target, "slots/"); ok {
+				keep[slotPath(hex)] = true
+			}
 		}
 	}
 	for _, v := range []int64{published, newest} {
@@ -295,7 +297,7 @@ func (p *publication) prune(newest int64) {
 	add(roleApps, p.appsVersion())
 	add(roleApps, p.newestApps())
 	for name := range p.files {
-		if _, isRoot := version(name, metadata.ROOT); !isRoot && !keep[name] && !strings.HasPrefix(name, "slots/") {
+		if _, isRoot := version(name, metadata.ROOT); !isRoot && !keep[name] && !strings.HasPrefix(name, "proposal/") {
 			delete(p.files, name)
 		}
 	}

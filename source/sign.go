@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -96,7 +97,7 @@ func Sign(dir string, key OwnerKey, o SignOptions) (*Proposal, error) {
 	if !contains(d.role.KeyIDs, id) {
 		return nil, fmt.Errorf("sign with %s: %w", key.Name, ErrNotOwner)
 	}
-	want, set, err := p.draft(o)
+	want, err := p.draft(o)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func Sign(dir string, key OwnerKey, o SignOptions) (*Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	changed, err := p.signProposal(n, key, want, set, o)
+	changed, err := p.signProposal(n, key, want, o)
 	if err != nil {
 		return nil, err
 	}
@@ -165,24 +166,31 @@ func RefreshTimestamp(dir string, online OwnerKey, now time.Time) error {
 	return p.save(fmt.Sprintf("timestamp %d for sequence %d", p.timestampVersion(), n))
 }
 
-// draft is rack.json for HEAD, without a sequence.
-func (p *publication) draft(o SignOptions) (*target, *manifest.Set, error) {
+// A draft is what HEAD would be published as.
+type draft struct {
+	target // rack.json without a sequence
+	files  []File
+	set    *manifest.Set
+}
+
+// draft reads HEAD.
+func (p *publication) draft(o SignOptions) (*draft, error) {
 	branch, head, err := p.clone.head()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	files, err := p.clone.commitFiles(head, rackDir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read files of HEAD: %w", err)
+		return nil, fmt.Errorf("read files of HEAD: %w", err)
 	}
 	if err := p.clone.checkClean(rackDir, files); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	set, err := manifest.Load(newFS(files))
 	if err != nil {
-		return nil, nil, fmt.Errorf("rack objects of HEAD: %w", err)
+		return nil, fmt.Errorf("rack objects of HEAD: %w", err)
 	}
-	t := &target{Ref: defaultRef}
+	t := target{Ref: defaultRef}
 	if last := p.lastTarget(); last != nil {
 		t.Repository, t.Alternatives, t.Ref = last.Repository, last.Alternatives, last.Ref
 	}
@@ -196,20 +204,20 @@ func (p *publication) draft(o SignOptions) (*target, *manifest.Set, error) {
 		t.Ref = o.Ref
 	}
 	if t.Repository == "" {
-		return nil, nil, errors.New("the repository's URL is not known yet: give it once")
+		return nil, errors.New("the repository's URL is not known yet: give it once")
 	}
 	if branch != t.Ref {
-		return nil, nil, fmt.Errorf("HEAD is on %s, the rack follows %s", branch, t.Ref)
+		return nil, fmt.Errorf("HEAD is on %s, the rack follows %s", branch, t.Ref)
 	}
 	t.Rack = set.Rack.Spec.ID
 	t.Commit = head.String()
 	t.Tree = rack.DigestOf(TreeDigest(files))
-	return t, set, nil
+	return &draft{t, files, set}, nil
 }
 
 // proposalFor returns the version of the proposal for a draft, making one when
 // the newest is another or grows old.
-func (p *publication) proposalFor(want *target, o SignOptions) (int64, error) {
+func (p *publication) proposalFor(want *draft, o SignOptions) (int64, error) {
 	n := p.newest()
 	if n > 0 && !(o.Renew && p.published() == n) {
 		same, err := p.isFor(n, want, o)
@@ -225,12 +233,12 @@ func (p *publication) proposalFor(want *target, o SignOptions) (int64, error) {
 
 // isFor says whether a proposal is what the draft says, with dates that are
 // neither nearly over nor further off than they may be.
-func (p *publication) isFor(n int64, want *target, o SignOptions) (bool, error) {
+func (p *publication) isFor(n int64, want *draft, o SignOptions) (bool, error) {
 	has, err := p.bundle().target(metadata.TARGETS, n)
 	if err != nil {
 		return false, nil
 	}
-	t := *want
+	t := want.target
 	t.Sequence = uint64(n)
 	a, err := json.Marshal(has)
 	if err != nil {
@@ -249,16 +257,26 @@ func (p *publication) isFor(n int64, want *target, o SignOptions) (bool, error) 
 			return false, nil
 		}
 	}
+	for name, release := range want.set.Releases {
+		if targets.Signed.Targets[slotTarget(release)] != nil {
+			continue
+		}
+		if msg, err := p.slotManifest(release, o); err != nil {
+			return false, fmt.Errorf("release %s: %w", name, err)
+		} else if msg != nil {
+			return false, nil // it could not be had when this was proposed
+		}
+	}
 	s, err := p.floorStatement(n)
 	if err != nil {
 		return false, nil
 	}
-	return bytes.Equal(a, b) && s.BootSecurity >= o.BootSecurity, nil
+	return bytes.Equal(a, b) && s.BootSecurity >= o.BootSecurity && s.RootVersion == uint32(p.root.Signed.Version), nil
 }
 
 // propose writes an unsigned proposal.
-func (p *publication) propose(n int64, want *target, o SignOptions) error {
-	t := *want
+func (p *publication) propose(n int64, want *draft, o SignOptions) error {
+	t := want.target
 	t.Sequence = uint64(n)
 	content, err := json.Marshal(&t)
 	if err != nil {
@@ -268,6 +286,9 @@ func (p *publication) propose(n int64, want *target, o SignOptions) error {
 	targets := metadata.Targets(expires)
 	targets.Signed.Version = n
 	if err := p.addTarget(targets, "rack.json", content); err != nil {
+		return err
+	}
+	if err := p.addReleases(targets, want, o); err != nil {
 		return err
 	}
 	if targets.Signed.Delegations, err = p.delegations(); err != nil {
@@ -305,12 +326,12 @@ func (p *publication) propose(n int64, want *target, o SignOptions) error {
 
 // signProposal adds a key's signatures, after comparing what cannot be read
 // off rack.json with what this owner would have proposed.
-func (p *publication) signProposal(n int64, key OwnerKey, want *target, set *manifest.Set, o SignOptions) (changed bool, err error) {
+func (p *publication) signProposal(n int64, key OwnerKey, want *draft, o SignOptions) (changed bool, err error) {
 	targets, snapshot, err := p.load(n)
 	if err != nil {
 		return false, err
 	}
-	if err := p.checkForm(n, targets, snapshot); err != nil {
+	if err := p.checkForm(n, want, targets, snapshot); err != nil {
 		return false, err
 	}
 	a, err := sign(targets, key)
@@ -340,8 +361,8 @@ func (p *publication) signProposal(n int64, key OwnerKey, want *target, set *man
 		return false, err
 	}
 	changed = a || b || c
-	for _, name := range sortedReleases(set) {
-		d, err := p.signSlot(set.Releases[name], key, o)
+	for _, name := range slices.Sorted(maps.Keys(want.set.Releases)) {
+		d, err := p.signSlot(want.set.Releases[name], key, o)
 		if err != nil {
 			return false, fmt.Errorf("release %s: %w", name, err)
 		}
@@ -350,18 +371,9 @@ func (p *publication) signProposal(n int64, key OwnerKey, want *target, set *man
 	return changed, nil
 }
 
-func sortedReleases(set *manifest.Set) []string {
-	names := make([]string, 0, len(set.Releases))
-	for name := range set.Releases {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // checkForm refuses to sign a proposal that says more than this program would
 // have made it say: other targets, other delegations, other links.
-func (p *publication) checkForm(n int64, targets *metadata.Metadata[metadata.TargetsType], snapshot *metadata.Metadata[metadata.SnapshotType]) error {
+func (p *publication) checkForm(n int64, want *draft, targets *metadata.Metadata[metadata.TargetsType], snapshot *metadata.Metadata[metadata.SnapshotType]) error {
 	delegations, err := p.delegations()
 	if err != nil {
 		return err
@@ -390,7 +402,7 @@ func (p *publication) checkForm(n int64, targets *metadata.Metadata[metadata.Tar
 	commit, _ := parseID(t.Commit)
 	switch {
 	case targets.Signed.Version != n || snapshot.Signed.Version != n,
-		len(targets.Signed.Targets) != 1 || targets.Signed.Targets["rack.json"] == nil,
+		!goodTargets(targets.Signed.Targets, want),
 		len(targets.Signed.UnrecognizedFields) != 0 || len(snapshot.Signed.UnrecognizedFields) != 0,
 		!bytes.Equal(a, b),
 		len(snapshot.Signed.Meta) != 1 || link == nil || link.Version != n,
@@ -399,6 +411,67 @@ func (p *publication) checkForm(n int64, targets *metadata.Metadata[metadata.Tar
 		return fmt.Errorf("the proposal for sequence %d is not as this program makes them: ask who proposed it", n)
 	}
 	return nil
+}
+
+// addReleases makes targets of the release files, which lie in the signed
+// tree, and of the slot manifests that can be had.
+func (p *publication) addReleases(m *metadata.Metadata[metadata.TargetsType], want *draft, o SignOptions) error {
+	add := func(name string, content []byte) error {
+		info, err := metadata.TargetFile().FromBytes(name, content, "sha256")
+		m.Signed.Targets[name] = info
+		return err
+	}
+	for _, f := range want.files {
+		if inFolder(f.Path, releasesDir) {
+			if err := add(f.Path, f.Content); err != nil {
+				return fmt.Errorf("target %s: %w", f.Path, err)
+			}
+		}
+	}
+	for name, release := range want.set.Releases {
+		msg, err := p.slotManifest(release, o)
+		if err != nil {
+			return fmt.Errorf("release %s: %w", name, err)
+		}
+		if msg == nil {
+			continue
+		}
+		if err := add(slotTarget(release), msg); err != nil {
+			return fmt.Errorf("release %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// releasesDir is the folder whose files are targets each.
+const releasesDir = rackDir + "/releases"
+
+// slotTarget names the target of a release's slot manifest.
+func slotTarget(r *rack.Release) string { return "slots/" + r.Spec.Boot.SlotManifest.Hex() }
+
+// goodTargets says whether targets are rack.json, all release files of HEAD as
+// they are, and slot manifests of these releases, nothing else.
+func goodTargets(targets map[string]*metadata.TargetFiles, want *draft) bool {
+	left := maps.Clone(targets)
+	if left["rack.json"] == nil {
+		return false
+	}
+	delete(left, "rack.json")
+	for _, f := range want.files {
+		if inFolder(f.Path, releasesDir) {
+			if info := left[f.Path]; info == nil || info.VerifyLengthHashes(f.Content) != nil {
+				return false
+			}
+			delete(left, f.Path)
+		}
+	}
+	for _, r := range want.set.Releases {
+		name := slotTarget(r)
+		if info := left[name]; info != nil && "slots/"+info.Hashes["sha256"].String() == name {
+			delete(left, name)
+		}
+	}
+	return len(left) == 0
 }
 
 // signContainer adds a key's signature to the container in a file, which must
@@ -426,34 +499,41 @@ func (p *publication) signContainer(name, domain string, msg []byte, key OwnerKe
 	return true, nil
 }
 
-// signSlot signs the slot manifest of a release when it can be had.
-func (p *publication) signSlot(release *rack.Release, key OwnerKey, o SignOptions) (bool, error) {
+// slotManifest returns a release's slot manifest, checked against the release;
+// nil when it cannot be had.
+func (p *publication) slotManifest(release *rack.Release, o SignOptions) ([]byte, error) {
 	digest := release.Spec.Boot.SlotManifest
-	name := slotPath(digest.Hex())
 	var msg []byte
-	if old, ok := p.files[name]; ok {
+	if old, ok := p.files[slotPath(digest.Hex())]; ok {
 		var err error
 		if msg, _, err = trust.SplitSigned(old); err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("signed slot manifest: %w", err)
 		}
 	} else if o.SlotManifest != nil {
 		var err error
-		if msg, err = o.SlotManifest(digest); errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		} else if err != nil {
-			return false, fmt.Errorf("slot manifest %s: %w", digest, err)
+		if msg, err = o.SlotManifest(digest); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("slot manifest %s: %w", digest, err)
 		}
 	}
 	if msg == nil {
-		return false, nil
+		return nil, nil
 	}
 	if got := rack.SHA256(msg); got != digest {
-		return false, fmt.Errorf("slot manifest has digest %s, the release says %s", got, digest)
+		return nil, fmt.Errorf("slot manifest has digest %s, the release says %s", got, digest)
 	}
 	if err := slotMatches(msg, release); err != nil {
-		return false, fmt.Errorf("slot manifest: %w", err)
+		return nil, fmt.Errorf("slot manifest: %w", err)
 	}
-	return p.signContainer(name, trust.DomainSlot, msg, key)
+	return msg, nil
+}
+
+// signSlot signs the slot manifest of a release when it can be had.
+func (p *publication) signSlot(release *rack.Release, key OwnerKey, o SignOptions) (bool, error) {
+	msg, err := p.slotManifest(release, o)
+	if err != nil || msg == nil {
+		return false, err
+	}
+	return p.signContainer(slotPath(release.Spec.Boot.SlotManifest.Hex()), trust.DomainSlot, msg, key)
 }
 
 // describe says how far a proposal is.

@@ -108,6 +108,9 @@ func (v *verifier) run(at time.Time) (*Verified, error) {
 	if id := out.Set.Rack.Spec.ID; !strings.EqualFold(id, v.anchor.RackID) {
 		return nil, &Refusal{"rack.repository", "rack " + v.anchor.RackID, "rack " + id}
 	}
+	if err := v.releases(files); err != nil {
+		return nil, err
+	}
 	if out.Slots, err = v.slots(out.Set); err != nil {
 		return nil, err
 	}
@@ -208,7 +211,7 @@ func (v *verifier) roles(out *Verified) error {
 		s := v.tuf.Snapshot
 		switch {
 		case s == nil:
-			return roleRefusal(v, metadata.Snapshot(), metadata.SNAPSHOT, data, err)
+			return v.snapshotRefusal(data, err)
 		case s.Signed.Version != link.Version:
 			return &Refusal{"tuf.snapshot", fmt.Sprintf("version %d", link.Version), fmt.Sprintf("version %d", s.Signed.Version)}
 		}
@@ -262,6 +265,23 @@ func roleRefusal[T metadata.Roles](v *verifier, m *metadata.Metadata[T], role st
 		}
 	}
 	return &Refusal{"tuf." + role, role + " that follows from what is trusted", firstLine(err)}
+}
+
+// snapshotRefusal is for a snapshot that the library did not accept. The owners
+// sign targets and snapshot in one go, so when both lack signatures it is the
+// targets that people want to hear of.
+func (v *verifier) snapshotRefusal(data []byte, err error) error {
+	m, perr := metadata.Snapshot().FromBytes(data)
+	if perr == nil && v.tuf.Root.VerifyDelegate(metadata.SNAPSHOT, m) != nil {
+		if link := m.Signed.Meta["targets.json"]; link != nil {
+			data := v.bundle.Metadata[metadataPath(metadata.TARGETS, link.Version)]
+			t, perr := metadata.Targets().FromBytes(data)
+			if perr == nil && v.tuf.Root.VerifyDelegate(metadata.TARGETS, t) != nil {
+				return roleRefusal(v, t, metadata.TARGETS, data, err)
+			}
+		}
+	}
+	return roleRefusal(v, metadata.Snapshot(), metadata.SNAPSHOT, data, err)
 }
 
 // rackTarget returns rack.json, which the targets name by hash, and checks
@@ -404,6 +424,23 @@ func (o objects) digest(root objectID, folder string) ([32]byte, []File, error) 
 	}
 	files, err := o.files(id, folder)
 	return TreeDigest(files), files, err
+}
+
+// releases checks that each release file is a target as signed.
+func (v *verifier) releases(files []File) error {
+	for _, f := range files {
+		if !inFolder(f.Path, releasesDir) {
+			continue
+		}
+		info := v.targets.Signed.Targets[f.Path]
+		if info == nil {
+			return &Refusal{"tuf.targets", "a target " + f.Path, "none"}
+		}
+		if info.VerifyLengthHashes(f.Content) != nil {
+			return &Refusal{"tuf.targets", f.Path + " with SHA-256 " + info.Hashes["sha256"].String(), hexSum(f.Content)}
+		}
+	}
+	return nil
 }
 
 // slots returns the signed slot manifests of the releases. One that is not
