@@ -43,6 +43,7 @@ import (
 	"hash"
 
 	"github.com/racklet/racklet/firmware/driver"
+	"github.com/racklet/racklet/firmware/store"
 	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
 )
@@ -69,8 +70,8 @@ type BMC struct {
 	ports    Ports
 	bootAt   uint32 // where the boot configuration stands in the flash; 0: it is in cfg
 	bootLen  uint32
-	store    store
-	log      journal
+	ledger   ledger
+	log      store.Journal
 	started  bool
 	now      uint64 // ms of the last Step or Handle
 	clock    int64  // Unix ms at now == 0

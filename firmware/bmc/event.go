@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"github.com/racklet/racklet/firmware/driver"
+	"github.com/racklet/racklet/firmware/store"
 	"github.com/racklet/racklet/firmware/wire"
 )
 
@@ -34,7 +35,7 @@ func (k *bucket) take(now uint64) bool {
 
 // recoverEvents fills the ring from the flash: as many sectors as a ring of the longest events takes.
 func (b *BMC) recoverEvents() error {
-	return b.log.mount(eventRing*maxRecord/2/driver.SectorSize+2, func(kind uint8, p []byte) {
+	return b.log.Mount(eventRing*store.MaxRecord/2/driver.SectorSize+2, func(kind uint8, p []byte) {
 		if kind != recordEvent {
 			return
 		}
@@ -66,8 +67,8 @@ func (b *BMC) event(kind wire.EventKind, code uint16, text string, failure *wire
 	if failure != nil {
 		e.Failure = *failure
 	}
-	var buf [maxRecord]byte
-	if err := b.log.append(recordEvent, wire.AppendEvent(buf[:0], &e)); err != nil {
+	var buf [store.MaxRecord]byte
+	if err := b.log.Append(recordEvent, wire.AppendEvent(buf[:0], &e)); err != nil {
 		b.worn = true
 	}
 	b.hold(&e)

@@ -13,8 +13,8 @@ import (
 //	60 MiB            signed manifest of slot A, 64 KiB
 //	60 MiB +  64 KiB  signed manifest of slot B, 64 KiB
 //	60 MiB + 128 KiB  provisioning record, two copies of 32 KiB
-//	60 MiB + 192 KiB  state: floors, counters, desired state (journal.go), 256 KiB
-//	60 MiB + 448 KiB  events (journal.go), 256 KiB
+//	60 MiB + 192 KiB  state: floors, counters, desired state (firmware/store), 256 KiB
+//	60 MiB + 448 KiB  events (firmware/store), 256 KiB
 //	60 MiB + 704 KiB  free, kept for the BMC's own firmware
 //
 // A signed manifest is a little-endian length and the container of firmware/trust. The length is programmed last.

@@ -97,10 +97,10 @@ func FuzzRawMessage(f *testing.F) {
 	})
 }
 
-// FuzzStoreSectors mounts a store over sectors of anything: it never panics, and can be written afterwards.
-func FuzzStoreSectors(f *testing.F) {
+// FuzzLedgerSectors mounts a ledger over sectors of anything: it never panics, and can be written afterwards.
+func FuzzLedgerSectors(f *testing.F) {
 	g := newFlash()
-	s := smallStore(g)
+	s := smallLedger(g)
 	s.mount()
 	s.put(1, []byte("one"))
 	s.put(2, []byte("two"))
@@ -112,14 +112,14 @@ func FuzzStoreSectors(f *testing.F) {
 		for i := 0; i < len(in) && i < 4*4096; i++ {
 			fl.sector(uint32(i), true)[i%4096] = in[i]
 		}
-		s := smallStore(fl)
+		s := smallLedger(fl)
 		if err := s.mount(); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.put(3, []byte("three")); err != nil {
 			t.Fatal(err)
 		}
-		again := smallStore(fl)
+		again := smallLedger(fl)
 		if err := again.mount(); err != nil || string(again.get(3)) != "three" {
 			t.Fatalf("%v: %q", err, again.get(3))
 		}

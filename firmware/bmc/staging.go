@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/racklet/racklet/firmware/driver"
+	"github.com/racklet/racklet/firmware/store"
 	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
 )
@@ -137,7 +138,7 @@ func (b *BMC) matches(off uint32, data []byte) error {
 			return err
 		}
 		if string(buf[:n]) != string(data[:n]) {
-			return errFlashWorn
+			return store.ErrWorn
 		}
 		off += uint32(n)
 		data = data[n:]
@@ -286,27 +287,27 @@ func WriteSlot(f driver.Flash, slot uint8, image io.Reader, signedManifest []byt
 // slotWritten puts right what the store says about a slot that was written over a cable.
 func slotWritten(f driver.Flash, slot uint8) error {
 	b := &BMC{ports: Ports{Flash: f}}
-	b.store.flash, b.store.base, b.store.sectors = f, stateOffset, stateSize/driver.SectorSize
-	if err := b.store.mount(); err != nil {
+	b.ledger.Flash, b.ledger.Base, b.ledger.Sectors = f, stateOffset, stateSize/driver.SectorSize
+	if err := b.ledger.mount(); err != nil {
 		return err
 	}
 	var buf [maxValue]byte
 	var rec slotRecord
-	rec.decode(b.store.get(keySlotA + slot))
+	rec.decode(b.ledger.get(keySlotA + slot))
 	if rec.distrusted {
 		rec = slotRecord{}
-		if err := b.store.put(keySlotA+slot, rec.encode(buf[:0])); err != nil {
+		if err := b.ledger.put(keySlotA+slot, rec.encode(buf[:0])); err != nil {
 			return err
 		}
 	}
-	b.boot.decode(b.store.get(keyBoot))
+	b.boot.decode(b.ledger.get(keyBoot))
 	var h [4]byte
 	if err := f.ReadAt(h[:], manifestOf(otherSlot(slot))); err != nil {
 		return err
 	}
 	if b.boot.preferred != slot && binary.LittleEndian.Uint32(h[:]) == blankLength {
 		b.boot.preferred, b.boot.trial = slot, trialProven
-		return b.store.put(keyBoot, b.boot.encode(buf[:0]))
+		return b.ledger.put(keyBoot, b.boot.encode(buf[:0]))
 	}
 	return nil
 }

@@ -145,32 +145,32 @@ func decodeFloors(p []byte) (f trust.Floors) {
 
 // restore reads everything that outlives a restart.
 func (b *BMC) restore() error {
-	b.store.flash, b.store.base, b.store.sectors = b.ports.Flash, stateOffset, stateSize/driver.SectorSize
-	if err := b.store.mount(); err != nil {
+	b.ledger.Flash, b.ledger.Base, b.ledger.Sectors = b.ports.Flash, stateOffset, stateSize/driver.SectorSize
+	if err := b.ledger.mount(); err != nil {
 		return err
 	}
-	if c := b.store.get(keyCounters); len(c) == 8 {
+	if c := b.ledger.get(keyCounters); len(c) == 8 {
 		b.bootCount, b.restarts = binary.LittleEndian.Uint32(c), binary.LittleEndian.Uint32(c[4:])
 	}
-	b.floors = decodeFloors(b.store.get(keyFloors))
-	b.desired.decode(b.store.get(keyDesired))
-	b.boot.decode(b.store.get(keyBoot))
-	b.slots[wire.SlotA].decode(b.store.get(keySlotA))
-	b.slots[wire.SlotB].decode(b.store.get(keySlotB))
-	if e := b.store.get(keyEnergy); len(e) == 16 {
+	b.floors = decodeFloors(b.ledger.get(keyFloors))
+	b.desired.decode(b.ledger.get(keyDesired))
+	b.boot.decode(b.ledger.get(keyBoot))
+	b.slots[wire.SlotA].decode(b.ledger.get(keySlotA))
+	b.slots[wire.SlotB].decode(b.ledger.get(keySlotB))
+	if e := b.ledger.get(keyEnergy); len(e) == 16 {
 		b.energy, b.chip, b.chipKnown = binary.LittleEndian.Uint64(e), binary.LittleEndian.Uint64(e[8:]), true
 	}
-	if f := b.store.get(keyFailure); len(f) > 0 {
+	if f := b.ledger.get(keyFailure); len(f) > 0 {
 		b.faulted, b.failure = f[0] != 0, parseFailure(f[1:])
 	}
-	b.log.flash, b.log.base, b.log.sectors = b.ports.Flash, eventOffset, eventSize/driver.SectorSize
+	b.log.Flash, b.log.Base, b.log.Sectors = b.ports.Flash, eventOffset, eventSize/driver.SectorSize
 	return b.recoverEvents()
 }
 
 // keep writes one value and says whether it will survive. A store that fails is flagged, and what must not happen
 // unrecorded does not happen.
 func (b *BMC) keep(key uint8, p []byte) bool {
-	err := b.store.put(key, p)
+	err := b.ledger.put(key, p)
 	b.worn = err != nil
 	return err == nil
 }
