@@ -1,0 +1,57 @@
+# Racklet. Two things to know:
+#
+#   make up      set up this machine if need be, build, and start the virtual rack
+#   make test    everything that CI runs, and nothing else
+#
+# ARGS goes to racklet (make up ARGS="--units 1"), MIRROR names a Debian mirror for machines without
+# apt (make build MIRROR=https://…), PKG and RUN narrow tests (make test PKG=./artifact/... RUN=Fuzz).
+
+GO      ?= go
+ARGS    ?=
+MIRROR  ?=
+PKG     ?= ./...
+RUN     ?=
+FUZZTIME ?= 10s
+mirror  := $(if $(MIRROR),-mirror $(MIRROR))
+# Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
+vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+# Programs that the set-up unpacked for a machine without root are found behind the installed ones.
+export PATH := $(PATH):$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racklet/bin:$(HOME)/Library/Caches/racklet/bin
+
+.PHONY: help up setup build test vet fuzz bench update-locks check-locks clean
+
+help:
+	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+up: build
+	@bin/racklet up $(ARGS)
+
+setup:
+	@command -v $(GO) >/dev/null || { echo "Racklet is written in Go and needs Go 1.26 or newer, which was not found: see https://go.dev/dl/"; exit 1; }
+	@$(GO) run ./tools/setup $(mirror)
+
+build: setup
+	@CGO_ENABLED=0 $(GO) build -trimpath $(vcs) -ldflags '-s -w' -o bin/racklet ./cmd/racklet
+	@$(GO) run ./tools/release -o bin/release $(mirror)
+
+test: build vet
+	@$(GO) run ./tools/testtime -p 2 -timeout 30m $(if $(RUN),-run '$(RUN)') $(PKG)
+
+vet:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	@$(GO) vet ./...
+
+fuzz:
+	@$(GO) run ./tools/fuzz -time $(FUZZTIME) $(PKG)
+
+bench: build
+	@$(GO) test -run '^$$' -bench '$(or $(RUN),.)' $(PKG)
+
+update-locks:
+	@$(GO) run ./tools/locks $(mirror)
+
+check-locks:
+	@$(GO) run ./tools/locks -check $(mirror)
+
+clean:
+	@rm -rf bin
