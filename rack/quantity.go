@@ -169,12 +169,13 @@ func (v *Amperes) UnmarshalText(b []byte) (err error) { *v, err = ParseAmperes(s
 // maxDuration bounds the durations of a policy: a day.
 const maxDuration = Duration(24 * time.Hour)
 
-// ParseDuration reads a duration such as "250ms"; at most a day, not negative.
+// ParseDuration reads a duration such as "250ms": whole milliseconds, at most a
+// day, not negative.
 func ParseDuration(s string) (Duration, error) {
 	d, err := time.ParseDuration(s)
 	// time.ParseDuration also takes "0", "+1s" and ".5s": one form is enough.
-	if err != nil || d < 0 || Duration(d) > maxDuration || s[0] < '0' || s[0] > '9' || s == "0" {
-		return 0, &QuantityError{s, "duration", "numbers followed by h, m, s or ms, at most 24h", "250ms"}
+	if err != nil || d < 0 || Duration(d) > maxDuration || d%time.Millisecond != 0 || s[0] < '0' || s[0] > '9' || s == "0" {
+		return 0, &QuantityError{s, "duration", "numbers followed by h, m, s or ms, whole milliseconds up to 24h", "250ms"}
 	}
 	return Duration(d), nil
 }
@@ -183,7 +184,7 @@ func (d Duration) String() string { return time.Duration(d).String() }
 
 // MarshalText implements encoding.TextMarshaler.
 func (d Duration) MarshalText() ([]byte, error) {
-	if d < 0 || d > maxDuration {
+	if d < 0 || d > maxDuration || d%Duration(time.Millisecond) != 0 {
 		return nil, fmt.Errorf("duration %s is out of range", d)
 	}
 	return []byte(d.String()), nil

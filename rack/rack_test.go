@@ -57,6 +57,9 @@ func TestParseQuantity(t *testing.T) {
 		{"+1s", parser(ParseDuration), nil},
 		{".5s", parser(ParseDuration), nil},
 		{"25h", parser(ParseDuration), nil},
+		{"100us", parser(ParseDuration), nil},
+		{"1.5ms", parser(ParseDuration), nil},
+		{"1.5s", parser(ParseDuration), Duration(15e8)},
 	} {
 		got, err := c.parse(c.text)
 		if c.want != nil {

@@ -88,6 +88,10 @@ one disk are for learning: whoever reads that disk is all owners at once.`,
 }
 
 func (r *initResult) text(w io.Writer) error {
+	next := "racklet validate " + r.Directory
+	if r.Repository != builtinRepository {
+		next = fmt.Sprintf("git -C %s remote add origin %s\n      git -C %[1]s push -u origin main racklet-metadata", r.Directory, r.Repository)
+	}
 	_, err := fmt.Fprintf(w, `%s: a repository for rack %s: %s, release %s
 %s: its keys
   owner-1.pem … owner-%d.pem  owners: any %d of them sign what the rack shall be
@@ -98,8 +102,8 @@ func (r *initResult) text(w io.Writer) error {
 %d owners' keys on one disk are for learning: whoever reads this disk is all owners at once.
 Before you rely on them, move each to a device of its own.
 
-Next: racklet validate %[1]s
-`, r.Directory, r.Name, count(r.Units, "unit"), r.Release, r.Keys, r.Owners, r.Threshold, r.Owners)
+Next: %s
+`, r.Directory, r.Name, count(r.Units, "unit"), r.Release, r.Keys, r.Owners, r.Threshold, r.Owners, next)
 	return err
 }
 
