@@ -75,6 +75,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	var mirrors list
 	fs.Var(&mirrors, "mirror", "base `URL` of a Debian mirror; may be repeated (default: apt's)")
 	unpackOnly := fs.Bool("unpack", false, "unpack QEMU into the cache even where it could be installed")
+	status := fs.String("dpkg-status", "/var/lib/dpkg/status", "`file` that lists the installed packages")
 	dry := fs.Bool("n", false, "only say what is missing")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -107,7 +108,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 			return fmt.Errorf("git has to be installed by an administrator: %s", advice(sys, lacking))
 		}
 	}
-	where, err := unpack(ctx, out, mirrors)
+	where, err := unpack(ctx, out, *status, mirrors)
 	if err != nil {
 		return fmt.Errorf("%w; an administrator can run instead: %s", err, advice(sys, lacking))
 	}

@@ -18,7 +18,7 @@ import (
 
 // unpack puts QEMU and those of its libraries that are not installed into the user's cache, and a
 // small script that starts it. It returns the script's path.
-func unpack(ctx context.Context, out io.Writer, mirrors []string) (string, error) {
+func unpack(ctx context.Context, out io.Writer, status string, mirrors []string) (string, error) {
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
 		return "", fmt.Errorf("find out which Debian this is: %w", err)
@@ -57,7 +57,7 @@ func unpack(ctx context.Context, out io.Writer, mirrors []string) (string, error
 		}
 		indexes[suite] = idx
 	}
-	pkgs, err := deb.Closure(indexes, deb.Installed("/var/lib/dpkg/status"), "qemu-system-arm")
+	pkgs, err := deb.Closure(indexes, deb.Installed(status), "qemu-system-arm")
 	if err != nil {
 		return "", err
 	}
