@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/url"
+	"slices"
 
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
@@ -90,16 +92,14 @@ func (m *manifest) layer(mediaType string, limit int64) (descriptor, error) {
 	return found[0], nil
 }
 
-// mirrors are those of the rack, or the repository's own host where the rack
-// names none.
-func mirrors(v *source.Verified, repo rack.Repository) []rack.Mirror {
-	if v.Set.Rack != nil && len(v.Set.Rack.Spec.Mirrors) > 0 {
-		return v.Set.Rack.Spec.Mirrors
+// mirrors are those of the rack, then those of the place that the rack stands
+// in, else the repository's own host.
+func (b *Boot) mirrors(v *source.Verified) []rack.Mirror {
+	list := slices.Concat(v.Set.Rack.Spec.Mirrors, b.config.Mirrors)
+	if u, err := url.Parse(b.config.Repository.URL); len(list) == 0 && err == nil && u.Scheme == "https" {
+		list = []rack.Mirror{{URL: "https://" + u.Host, TLSPins: b.config.Repository.TLSPins}}
 	}
-	if u, err := url.Parse(repo.URL); err == nil && u.Scheme == "https" {
-		return []rack.Mirror{{URL: "https://" + u.Host, TLSPins: repo.TLSPins}}
-	}
-	return nil
+	return list
 }
 
 // errWrong is content that is not what its digest says.
@@ -182,11 +182,8 @@ func (b *Boot) blob(ctx context.Context, list []rack.Mirror, repository string, 
 // transfer is one blob on its way to a partition. It survives broken
 // connections and a change of mirror.
 type transfer struct {
-	blob descriptor
-	sum  interface {
-		io.Writer
-		Sum([]byte) []byte
-	}
+	blob   descriptor
+	sum    hash.Hash
 	offset int64
 	from   map[string]bool // mirrors that contributed
 }
@@ -211,38 +208,49 @@ func (t *transfer) resume(d Disk, p Partition, n int64) error {
 }
 
 // run fetches what is missing from one mirror and writes it to the partition.
+// When the whole has the wrong digest, and its parts came from several places,
+// nobody knows whose bytes were wrong: then all of it comes from this mirror.
 func (t *transfer) run(ctx context.Context, m Mirror, repository string, d Disk, p Partition, progress func(int64)) error {
-	if t.offset < t.blob.Size {
-		body, err := m.Blob(ctx, repository, t.blob.Digest, t.offset)
-		if err != nil {
+	for {
+		if err := t.fill(ctx, m, repository, d, p, progress); err != nil {
 			return err
 		}
-		defer body.Close()
-		t.from[fmt.Sprintf("%p", m)] = true
-		buf := make([]byte, 1<<20)
-		for t.offset < t.blob.Size {
-			n, err := io.ReadFull(body, buf[:min(int64(len(buf)), t.blob.Size-t.offset)])
-			if n > 0 {
-				if _, werr := d.WriteAt(buf[:n], p.Offset+t.offset); werr != nil {
-					return stop("os.disk", "", "", fmt.Errorf("write %s: %w", p.Name, werr))
-				}
-				t.sum.Write(buf[:n])
-				t.offset += int64(n)
-				progress(t.offset)
-			}
-			if err != nil && t.offset < t.blob.Size {
-				return fmt.Errorf("%d of %d bytes: %w", t.offset, t.blob.Size, err)
-			}
+		got := rack.DigestOf([32]byte(t.sum.Sum(nil)))
+		if got == t.blob.Digest {
+			return nil
+		}
+		alone := !t.from["earlier boot"] && len(t.from) == 1
+		*t = *newTransfer(t.blob)
+		if alone {
+			return &errWrong{got}
 		}
 	}
-	got := rack.DigestOf([32]byte(t.sum.Sum(nil)))
-	if got == t.blob.Digest {
+}
+
+func (t *transfer) fill(ctx context.Context, m Mirror, repository string, d Disk, p Partition, progress func(int64)) error {
+	if t.offset == t.blob.Size {
 		return nil
 	}
-	mixed := len(t.from) > 1 || t.from["earlier boot"]
-	*t = *newTransfer(t.blob)
-	if mixed { // nobody knows whose bytes were wrong: from the start, from one mirror
-		return fmt.Errorf("bytes of several origins have digest %s, expected %s", got, t.blob.Digest)
+	body, err := m.Blob(ctx, repository, t.blob.Digest, t.offset)
+	if err != nil {
+		return err
 	}
-	return &errWrong{got}
+	defer body.Close()
+	t.from[fmt.Sprintf("%p", m)] = true
+	buf := make([]byte, 1<<20)
+	for t.offset < t.blob.Size {
+		n, err := io.ReadFull(body, buf[:min(int64(len(buf)), t.blob.Size-t.offset)])
+		if n > 0 {
+			if _, werr := d.WriteAt(buf[:n], p.Offset+t.offset); werr != nil {
+				return stop("os.disk", "", "", fmt.Errorf("write %s: %w", p.Name, werr))
+			}
+			t.sum.Write(buf[:n])
+			t.offset += int64(n)
+			progress(t.offset)
+		}
+		if err != nil && t.offset < t.blob.Size {
+			return fmt.Errorf("%d of %d bytes: %w", t.offset, t.blob.Size, err)
+		}
+	}
+	return nil
 }

@@ -212,41 +212,33 @@ func (b *Boot) openDisk(ctx context.Context) (err error) {
 // had, else of the bundle kept from an earlier boot.
 func (b *Boot) obtain(ctx context.Context) (*source.Verified, error) {
 	anchor := source.Anchor{RackID: b.config.RackID, Repository: b.config.Repository, TUFRoot: b.config.TUFRoot, Floors: b.floors}
-	wait, attempt, last := firstWait, 0, ""
-	for {
-		attempt++
+	p := b.patient()
+	for attempt := 1; ; attempt++ {
 		bundle, err := b.Fetch(ctx, b.config.Repository)
 		if err == nil {
 			v, verr := source.Verify(bundle, anchor, b.Machine.Now())
 			if verr == nil {
+				p.passed(ctx)
 				b.keep(bundle)
 				return v, nil
 			}
 			err = verr
 		}
 		f := asFailure(err, "source.unreachable")
-		if line := f.Error(); line != last && !f.Final {
-			last = line
-			b.report(ctx, b.stage, f)
-			b.explain(f, "trying again")
-		}
 		// Expired metadata and a silent server are the two cases in which what
 		// was accepted last may still be right. Anything else was refused for
 		// a reason that an older bundle does not mend.
 		if expired(f.Reason) || (!f.Final && attempt == sourceAttempts) {
 			if v := b.fromCache(anchor); v != nil {
-				b.report(ctx, b.stage, f)
-				b.say("%s; using the bundle of an earlier boot, verified anew", f.Reason)
+				b.report(ctx, wire.StageFailed, f)
+				b.report(ctx, b.stage, nil)
+				b.explain(f, "using the bundle of an earlier boot, verified anew")
 				return v, nil
 			}
 		}
-		if f.Final {
+		if f.Final || !p.again(ctx, f) {
 			return nil, f
 		}
-		if err := b.Machine.Wait(ctx, wait); err != nil {
-			return nil, f
-		}
-		wait = min(2*wait, longest)
 	}
 }
 

@@ -33,16 +33,16 @@ func prepare(d Disk) (*partitions, error) {
 	fresh := false
 	if errors.Is(err, errNoTable) {
 		if found, err = layout(d.Size()); err != nil {
-			return nil, stop("disk.layout", "a large enough data disk", fmt.Sprintf("%d MiB", d.Size()>>20), err)
+			return nil, stop("os.disk", "a large enough data disk", fmt.Sprintf("%d MiB", d.Size()>>20), err)
 		}
 		if err := writePartitions(d, d.Size(), found); err != nil {
-			return nil, retry("disk.layout", "", "", err)
+			return nil, retry("os.disk", "", "", err)
 		}
 		if err := d.Sync(); err != nil {
-			return nil, retry("disk.layout", "", "", err)
+			return nil, retry("os.disk", "", "", err)
 		}
 		if err := d.Rescan(); err != nil {
-			return nil, retry("disk.layout", "", "", fmt.Errorf("read partition table anew: %w", err))
+			return nil, retry("os.disk", "", "", fmt.Errorf("read partition table anew: %w", err))
 		}
 		fresh = true
 	} else if err != nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
+	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
 )
@@ -54,7 +56,11 @@ func asFailure(err error, otherwise string) *Failure {
 	}
 	var r *source.Refusal
 	if errors.As(err, &r) {
-		return stop(r.Check, r.Expected, r.Seen, err)
+		return stop(r.Check, r.Expected, r.Seen, nil)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return retry("network.dns", "an address of "+dns.Name, "none", err)
 	}
 	return retry(otherwise, "", "", err)
 }
@@ -71,33 +77,61 @@ func (f *Failure) cure() (text, cure string) {
 const (
 	firstWait = 500 * time.Millisecond
 	longest   = 30 * time.Second
+	// patience is how long a step may fail before the BMC is told that the
+	// unit is stuck: most things that are not there yet come within seconds.
+	patience = 5 * time.Second
 )
 
-// persist repeats step until it succeeds, fails for good, or ctx ends. Each
-// failure is reported once per change, so that a step that waits for an hour
-// leaves one line and not a thousand.
+// persist repeats step until it succeeds, fails for good, or ctx ends.
 func (b *Boot) persist(ctx context.Context, otherwise string, step func(context.Context) error) error {
-	wait, last := firstWait, ""
+	p := b.patient()
 	for {
 		err := step(ctx)
 		if err == nil {
+			p.passed(ctx)
 			return nil
 		}
 		f := asFailure(err, otherwise)
-		if f.Final {
+		if f.Final || !p.again(ctx, f) {
 			return f
 		}
-		if ctx.Err() != nil {
-			return f
-		}
-		if line := f.Error(); line != last {
-			last = line
-			b.report(ctx, b.stage, f)
-			b.explain(f, fmt.Sprintf("trying again, at first after %v, then ever less often", wait))
-		}
-		if err := b.Machine.Wait(ctx, wait); err != nil {
-			return f
-		}
-		wait = min(2*wait, longest)
+	}
+}
+
+// patient paces the attempts of one step. Each failure is told once, so that a
+// step that waits for an hour leaves one line and not a thousand.
+type patient struct {
+	boot   *Boot
+	wait   time.Duration
+	waited time.Duration
+	said   string // on the console
+	told   string // to the BMC
+}
+
+func (b *Boot) patient() *patient { return &patient{boot: b, wait: firstWait} }
+
+// again waits before the next attempt. It is false when there shall be none.
+func (p *patient) again(ctx context.Context, f *Failure) bool {
+	line := f.Error()
+	if line != p.said {
+		p.said = line
+		p.boot.explain(f, "trying again, ever less often")
+	}
+	if line != p.told && p.waited >= patience {
+		p.told = line
+		p.boot.report(ctx, wire.StageFailed, f)
+	}
+	if err := p.boot.Machine.Wait(ctx, p.wait); err != nil {
+		return false
+	}
+	p.waited += p.wait
+	p.wait = min(2*p.wait, longest)
+	return true
+}
+
+// passed takes back what the BMC was told.
+func (p *patient) passed(ctx context.Context) {
+	if p.told != "" {
+		p.boot.report(ctx, p.boot.stage, nil)
 	}
 }

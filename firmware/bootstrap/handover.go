@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/racklet/racklet/firmware/trust"
+	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
 )
@@ -96,7 +97,8 @@ func (b *Boot) stageSlot(ctx context.Context, v *source.Verified, release *rack.
 	if got := rack.DigestOf(sm.Kernel); got != boot.Kernel {
 		return stop("slot.kernel", string(boot.Kernel), string(got), errors.New("kernel named by the slot manifest"))
 	}
-	list := mirrors(v, b.config.Repository)
+	b.enter(ctx, wire.StageFetch)
+	list := b.mirrors(v)
 	doc, err := b.manifestBytes(ctx, list, boot.Artifact, boot.Digest)
 	if err != nil {
 		return err
@@ -179,7 +181,7 @@ func (b *Boot) kexec(ctx context.Context, v *source.Verified, release *rack.Rele
 		return stop("handover.mount", "", "", err)
 	}
 	r := &release.Spec.OS
-	list := mirrors(v, b.config.Repository)
+	list := b.mirrors(v)
 	kd, err := os.manifest.layer(typeOSKernel, maxKernel)
 	if err != nil {
 		return err

@@ -18,21 +18,15 @@ import (
 type heart struct {
 	bmc     BMC
 	console io.Writer
-	version atomic.Pointer[string]
 	halted  atomic.Bool
 }
 
 func newHeart(bmc BMC, console io.Writer) *heart { return &heart{bmc: bmc, console: console} }
 
-func (h *heart) release(version string) { h.version.Store(&version) }
-
 func (h *heart) beat(ctx context.Context) {
 	for {
 		since, _ := clocks()
-		r := wire.Report{UptimeSeconds: uint32(since)}
-		if v := h.version.Load(); v != nil {
-			r.Release = wire.MakeText32(*v)
-		}
+		r := wire.Report{UptimeSeconds: uint32(since)} // no release: none runs yet
 		if req, err := h.bmc.Heartbeat(ctx, r); err == nil && req != wire.HostNone {
 			fmt.Fprint(h.console, "racklet: the BMC asks to shut down\n")
 			h.halt(ctx, wire.Failure{})

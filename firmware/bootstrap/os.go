@@ -68,7 +68,7 @@ type system struct {
 // right, not the record that says where they are.
 func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release *rack.Release) (*system, error) {
 	r := &release.Spec
-	list := mirrors(v, b.config.Repository)
+	list := b.mirrors(v)
 	doc, config := b.recorded(r.OS.Digest)
 	fetched := doc == nil
 	var err error

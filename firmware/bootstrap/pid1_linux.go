@@ -29,6 +29,7 @@ const releaseFile = "/etc/racklet/release.json"
 // Init is PID 1 of stage 1. It never returns: where it can go no further, it
 // says why and stays, because a kernel whose PID 1 ends panics and tells less.
 func Init() {
+	os.Clearenv()           // unknown words of a kernel's command line arrive as environment; none is heeded
 	debug.SetGCPercent(400) // short life, plenty of memory: collecting garbage is processor time wasted
 	console := io.Writer(os.Stdout)
 	defer stay()
@@ -62,7 +63,6 @@ func Init() {
 		b.explain(f, "stopped; nothing was started")
 		return
 	}
-	live.release(b.Image.Version)
 	switch err := b.Run(ctx); {
 	case errors.Is(err, ErrCycle):
 		live.halt(ctx, wire.MakeFailure("handover.pending", "", ""))

@@ -21,6 +21,7 @@ import (
 
 // Init is PID 1. It never returns: it ends with the power.
 func Init() {
+	os.Clearenv()
 	console := io.Writer(os.Stdout)
 	defer func() { // a kernel whose PID 1 ends panics and tells less
 		for {
