@@ -157,8 +157,8 @@ func (r *RMC) readFans() {
 			f.lost = err != nil
 			r.event(wire.EventSensor, 0, came(!f.lost), "tachometer of fan "+number(uint32(i+1)), nil)
 		}
+		f.written = false // say it again: the controller may have lost it, or raised it by its own watchdog
 		if err != nil {
-			f.written = false // the controller may have lost its settings
 			continue
 		}
 		f.rpm = rpm

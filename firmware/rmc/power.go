@@ -108,7 +108,7 @@ func Allot(budget, room uint32, claims *[wire.MaxSlots]Claim, start bool, next u
 // decide makes grants out of what the slots want. Sending them is transact's business.
 func (r *RMC) decide() {
 	var claims [wire.MaxSlots]Claim
-	start := !r.started || r.now-r.startedAt >= uint64(r.policy.StaggerMillis)
+	start := r.mayStart()
 	for i := range r.cfg.Slots {
 		t := &r.slots[i]
 		if t.present && !t.known && !t.silent {
@@ -136,9 +136,30 @@ func (r *RMC) decide() {
 		}
 	}
 	if started >= 0 {
-		r.started, r.startedAt = true, r.now
+		r.starting, r.grantedAt = started, r.now
 		r.nextStart = uint8((started + 1) % wire.MaxSlots)
 	}
+}
+
+// mayStart says whether a unit may be granted its start now.
+func (r *RMC) mayStart() bool {
+	if r.starting >= 0 {
+		t := &r.slots[r.starting]
+		runs := t.known && t.heardAt >= r.grantedAt && t.state.State == wire.StateRunning
+		if !runs && t.grant > 0 && r.now-r.grantedAt < uint64(r.limits.StartMillis) {
+			return false
+		}
+		r.starting, r.started, r.startedAt = -1, true, r.now
+	}
+	low := !r.powerLost && uint64(r.power.Millivolts)*1000 < uint64(r.cfg.SupplyMillivolts)*sagPermille
+	if low != r.low {
+		r.low = low
+		r.event(wire.EventSensor, 0, came(!low), "supply voltage", nil)
+		if !low {
+			r.started, r.startedAt = true, r.now
+		}
+	}
+	return !low && (!r.started || r.now-r.startedAt >= uint64(r.policy.StaggerMillis))
 }
 
 func sum(grants *[wire.MaxSlots]uint32) (total uint32) {

@@ -20,8 +20,9 @@
 //
 // # Power
 //
-// Grants never exceed budget less reserve (Allot). At most one unit starts per stagger interval, after a brown-out as well:
-// a BMC that lost its rail asks again and waits its turn. A BMC or RMC that restarted beside a running unit gets its grant
+// Grants never exceed budget less reserve (Allot). Units start one by one, the next one a stagger interval after the last
+// one's rail came up, and none while the supply is low: so after a brown-out as well, when BMCs that lost their rails ask
+// again. A BMC or RMC that restarted beside a running unit gets its grant
 // confirmed at once. A budget that shrinks withdraws grants from the highest slot down; a withdrawn grant makes the BMC
 // shut its unit down in order. Desired power stays what the operator set: the unit comes back when the grant does.
 //
@@ -90,7 +91,9 @@ type Config struct {
 	Slots    uint8         // 1 to wire.MaxSlots
 	Fans     uint8         // 0 to wire.MaxFans
 	Policies wire.Policies // in force until others are set; the zero value takes DefaultPolicies
-	Limits   Limits
+	// SupplyMillivolts is the supply's nominal voltage; 20000. No unit is started below nine tenths of it.
+	SupplyMillivolts uint32
+	Limits           Limits
 }
 
 // Limits are times in milliseconds and counts. A zero takes the default given.
@@ -104,6 +107,7 @@ type Limits struct {
 	StallMillis      uint32 // a fan may take to turn; 4000
 	KeepMillis       uint32 // between two records of the energy counter; 10000
 	OverMillis       uint32 // the rack may draw more than its budget; 5000
+	StartMillis      uint32 // a unit may take from its grant to its rail before the next one starts; 5000
 }
 
 func (l *Limits) fill() {
@@ -113,6 +117,7 @@ func (l *Limits) fill() {
 	}{
 		{&l.PollMillis, 50}, {&l.ReplyMillis, 300}, {&l.BridgeMillis, 1500}, {&l.SilentPolls, 3}, {&l.ManagementMillis, 15_000},
 		{&l.SenseMillis, 250}, {&l.StallMillis, 4_000}, {&l.KeepMillis, 10_000}, {&l.OverMillis, 5_000},
+		{&l.StartMillis, 5_000},
 	} {
 		if *d.v == 0 {
 			*d.v = d.n
@@ -173,8 +178,10 @@ type RMC struct {
 	message   [32]byte // a request of our own
 	clock     int64    // Unix time in milliseconds at now == 0
 	clockSet  bool
-	startedAt uint64 // last grant that started a unit
-	started   bool
+	starting  int    // index of the slot that was granted its start and does not run yet; -1: none
+	grantedAt uint64 // when it was
+	startedAt uint64 // when a unit last started
+	started   bool   // one has
 	nextStart uint8
 
 	// sense.go
@@ -191,6 +198,7 @@ type RMC struct {
 	inletRead bool
 	overSince uint64
 	over      bool
+	low       bool // supply voltage
 
 	// fan.go
 	hold     Hold
@@ -242,8 +250,11 @@ func New(cfg Config, ports Ports) (*RMC, error) {
 	if cfg.Slots < 1 || cfg.Slots > wire.MaxSlots || cfg.Fans > wire.MaxFans {
 		return nil, errConfig
 	}
-	r := &RMC{cfg: cfg, ports: ports, limits: cfg.Limits, unset: true}
+	r := &RMC{cfg: cfg, ports: ports, limits: cfg.Limits, unset: true, starting: -1}
 	r.limits.fill()
+	if r.cfg.SupplyMillivolts == 0 {
+		r.cfg.SupplyMillivolts = 20_000
+	}
 	r.policy = cfg.Policies
 	if r.policy.CurveCount == 0 {
 		r.policy = DefaultPolicies()
