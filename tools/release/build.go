@@ -28,7 +28,7 @@ const (
 	osRepository   = "racklet/os"
 )
 
-// Media types of the artefacts (docs/architecture.md, "Artefacts").
+// Media types of the artefacts and their layers.
 const (
 	typeBoot         = "application/vnd.racklet.boot.v1"
 	typeBootImage    = "application/vnd.racklet.boot.image.v1"
