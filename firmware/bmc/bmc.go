@@ -60,6 +60,9 @@ const (
 	senseHeat        = 1_000    // ms between readings of the thermometer
 	checkpointMillis = 60_000   // least time between energy checkpoints while the rail is on
 	resetPulse       = 100      // ms of the unit's reset line
+	grantMillis      = 10_000   // waiting longer than this for a grant is worth a word
+	busMillis        = 10_000   // an RMC that polled and has said nothing for so long is silent
+	capMillis        = 5_000    // drawing more than cap or grant for so long is worth a word
 	chunksPerStep    = 4        // chunks of a distrusted slot read again per Step: 128 KiB of SHA-256
 )
 
@@ -76,6 +79,8 @@ type BMC struct {
 	now      uint64 // ms of the last Step or Handle
 	clock    int64  // Unix ms at now == 0
 	clockSet bool
+	busAt    uint64 // ms of the last message from the bus; 0: none yet
+	busLost  bool
 
 	// Power: power.go
 	state      wire.State
@@ -119,11 +124,14 @@ type BMC struct {
 	powerAt    uint64
 	powerLost  bool
 	chipKnown  bool
+	chipAt     uint64 // when the accumulator was last believed; 0: not yet
 	overSince  uint64 // when the power went over the trip level; 0: it is not
 	heat       int32
 	heatAt     uint64
 	heatLost   bool
 	hot        bool
+	overCap    uint64 // when the power went over cap or grant; 0: it is not
+	capTold    bool
 	checkpoint uint64 // when the energy was written last
 
 	// Slots and medium: slot.go

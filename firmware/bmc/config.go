@@ -29,6 +29,7 @@ type Limits struct {
 	DrainMillis          uint32 // from asking the unit to shut down to cutting the rail
 	HaltMillis           uint32 // from the unit's word that it has halted to cutting the rail
 	RequestMilliwatts    uint32 // power asked of the RMC when no cap is set
+	LeastMilliwatts      uint32 // a grant smaller than this, and than what was asked, does not start the unit
 	TripMilliwatts       uint32 // above this the switch opens
 	TripMillis           uint32 // when it lasts this long
 	ShutdownMilliCelsius uint32 // at this temperature the unit is shut down
@@ -47,7 +48,7 @@ func (l *Limits) defaults() {
 		value uint32
 	}{
 		{&l.PowerGoodMillis, 1_000}, {&l.OffMillis, 500}, {&l.DrainMillis, 30_000}, {&l.HaltMillis, 500},
-		{&l.RequestMilliwatts, 12_000}, {&l.TripMilliwatts, 25_000}, {&l.TripMillis, 100},
+		{&l.RequestMilliwatts, 12_000}, {&l.LeastMilliwatts, 3_000}, {&l.TripMilliwatts, 25_000}, {&l.TripMillis, 100},
 		{&l.ShutdownMilliCelsius, 95_000}, {&l.ReportMillis, 15_000}, {&l.Tries, 3},
 		{&l.StageMillis[wire.StagePowered], 60_000}, {&l.StageMillis[wire.StageMedium], 180_000},
 		{&l.StageMillis[wire.StageBootstrap], 60_000}, {&l.StageMillis[wire.StageNetwork], 60_000},
@@ -88,7 +89,7 @@ const (
 	provisionMagic   = 0x50424B52 // "RKBP", little endian
 	provisionVersion = 1
 	provisionHeader  = 16 // magic u32, version u16, copy number u16, length u32, CRC-32 of the rest and of the three before
-	maxLimits        = 64
+	limitWords       = 11 // numeric limits besides StageMillis
 )
 
 func (c *Config) check() error {
@@ -119,13 +120,13 @@ func (c *Config) encode() []byte {
 }
 
 // words lists the numeric limits in the order of the record.
-func (l *Limits) words() [10 + wire.StageRunning]*uint32 {
-	w := [10 + wire.StageRunning]*uint32{
+func (l *Limits) words() [limitWords + wire.StageRunning]*uint32 {
+	w := [limitWords + wire.StageRunning]*uint32{
 		&l.PowerGoodMillis, &l.OffMillis, &l.DrainMillis, &l.HaltMillis, &l.RequestMilliwatts, &l.TripMilliwatts,
-		&l.TripMillis, &l.ShutdownMilliCelsius, &l.ReportMillis, &l.Tries,
+		&l.TripMillis, &l.ShutdownMilliCelsius, &l.ReportMillis, &l.Tries, &l.LeastMilliwatts,
 	}
 	for i := range l.StageMillis {
-		w[10+i] = &l.StageMillis[i]
+		w[limitWords+i] = &l.StageMillis[i]
 	}
 	return w
 }
@@ -179,7 +180,7 @@ func readProvisionCopy(f driver.Flash, at uint32) (*provisioned, error) {
 	if crc != binary.LittleEndian.Uint32(h[12:]) {
 		return nil, nil
 	}
-	// Everything but the boot configuration fits into the buffer: 52 + 8·32 + 4·21 + 5 bytes.
+	// Everything but the boot configuration fits into the buffer: 52 + 8·32 + 4·22 + 5 bytes.
 	m := min(n, uint32(len(buf)))
 	if err := f.ReadAt(buf[:m], at+provisionHeader); err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func (b *BMC) Handle(side wire.Side, now uint64, req, resp []byte) int {
 	if err != nil || !h.Request || side > wire.SideDebug || len(resp) < wire.HeaderSize+1 {
 		return 0
 	}
+	if side == wire.SideBus {
+		b.heard()
+	}
 	limit := len(resp)
 	dst := wire.AppendResponse(resp[:0:limit], h, wire.CodeSuccess)
 	out, code := b.dispatch(side, &h, payload, dst)
@@ -260,15 +263,15 @@ func (b *BMC) flags() (f uint16) {
 			f |= flag
 		}
 	}
-	wait := b.state == wire.StatePowering && !b.closed && (b.grant == 0 || b.grant < b.request())
+	limited := b.grant != 0 && b.grant < b.request()
 	set(b.boot.void, wire.FlagEvidenceVoid)
 	set(b.boot.fallback && b.bootSlot != wire.SlotNone, wire.FlagFallbackSlot)
 	set(b.reported && b.report.Stale, wire.FlagStale)
 	set(b.powerLost || b.heatLost, wire.FlagSensorLost)
-	set(b.desired.cap != 0 && !b.powerLost && b.power.Milliwatts > b.desired.cap || wait && b.grant != 0, wire.FlagCapped)
+	set(limited || b.overCap != 0, wire.FlagCapped)
 	set(b.clockSet, wire.FlagClockSet)
 	set(b.reportStale, wire.FlagReportStale)
-	set(wait, wire.FlagWaitGrant)
+	set(b.waiting(), wire.FlagWaitGrant)
 	set(b.worn, wire.FlagStoreWorn)
 	return f
 }

@@ -107,7 +107,11 @@ func (b *BMC) stepPowering() {
 		b.fault(b.tooHot())
 		return
 	}
-	if b.grant == 0 || b.grant < b.request() {
+	if b.waiting() {
+		if b.now-b.since >= grantMillis && b.failure.Reason != grantReason {
+			f := wire.MakeFailure("power.grant", milli(b.request())+" W granted", milli(b.grant)+" W")
+			b.fail(&f)
+		}
 		return
 	}
 	// The record comes first: a boot that happened and was not counted would let evidence be passed off as older, and a
@@ -144,10 +148,7 @@ func (b *BMC) railOn() {
 	b.extend(registerSlot, &b.digest)
 	b.extend(registerRail, &digestRail)
 	b.exposed, b.cached = true, -1
-	b.report, b.reported, b.reportStale = wire.Report{}, false, false
-	if !b.boot.fallback {
-		b.clearFailure()
-	}
+	b.settleFailure()
 	if b.ports.ResetSeen != nil {
 		b.resetLevel = b.ports.ResetSeen.Get()
 	}
@@ -169,6 +170,7 @@ func (b *BMC) openSwitch(why string) {
 	b.drain = drain{}
 	b.overSince = 0
 	b.broken = wire.Failure{}
+	b.report, b.reported, b.reportStale = wire.Report{}, false, false
 	if b.staging.side == wire.SideInBand {
 		b.staging.active = false
 	}
@@ -268,6 +270,17 @@ func (b *BMC) fail(f *wire.Failure) {
 	b.event(wire.EventFailure, 0, "", f)
 }
 
+// settleFailure leaves, at the start of a boot, the failure that made it one from the fallback slot, or none.
+func (b *BMC) settleFailure() {
+	switch why := b.slots[otherSlot(b.bootSlot)].info.Failure; {
+	case !b.boot.fallback:
+		b.clearFailure()
+	case !why.IsZero():
+		b.failure = why
+		b.keepFailure()
+	}
+}
+
 func (b *BMC) clearFailure() {
 	b.failure = wire.Failure{}
 	b.keepFailure()
@@ -283,6 +296,14 @@ func (b *BMC) clearFault() {
 	if b.state == wire.StateFaulted {
 		b.enter(wire.StateOff)
 	}
+}
+
+var grantReason = wire.MakeText32("power.grant")
+
+// waiting says whether the RMC has not yet granted enough to start. What it grants is its last word: a unit that gets
+// less than it asked for starts all the same, flagged, unless that is too little for anything.
+func (b *BMC) waiting() bool {
+	return b.state == wire.StatePowering && !b.closed && b.grant < min(b.request(), b.limits.LeastMilliwatts)
 }
 
 // request is the power to ask of the RMC.

@@ -186,6 +186,7 @@ type rig struct {
 	heat    thermometer
 	railBad bool // power-good does not follow the switch
 	grant   bool // an RMC that grants what is asked
+	silent  bool // an RMC that does not even poll
 	resp    [wire.MaxMessage]byte
 	code    wire.Code // of the last call
 }
@@ -293,6 +294,9 @@ func (r *rig) step(n int) {
 	for range n {
 		r.now += 10
 		r.good.on = r.sw.on && !r.railBad
+		if !r.silent && r.now%500 == 0 {
+			r.mustCall(wire.SideBus, wire.CmdGetUnitState, nil)
+		}
 		if r.grant && r.b.UnitState().Flags&wire.FlagWaitGrant != 0 {
 			r.mustCall(wire.SideBus, wire.CmdGrantPower, wire.AppendGrant(nil, r.b.UnitState().RequestMilliwatts))
 		}

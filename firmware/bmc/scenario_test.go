@@ -320,12 +320,33 @@ var scenarios = []scenario{
 		r.grant = false
 		r.desire(1, wire.PowerOn)
 		r.step(1000)
-		r.mustCall(wire.SideBus, wire.CmdGrantPower, wire.AppendGrant(nil, 11_999))
+		r.mustCall(wire.SideBus, wire.CmdGrantPower, wire.AppendGrant(nil, 2_999))
 		r.step(1000)
 		if r.sw.on {
-			r.t.Error("switch closed without the grant asked for")
+			r.t.Error("switch closed for a grant of next to nothing")
 		}
-	}, ends(wire.StatePowering, wire.SlotA, "", wire.FlagWaitGrant|wire.FlagCapped)},
+	}, ends(wire.StatePowering, wire.SlotA, "power.grant", wire.FlagWaitGrant|wire.FlagCapped)},
+
+	{"smaller-grant-starts-and-is-watched", func(r *rig) {
+		r.grant = false
+		r.desire(1, wire.PowerOn)
+		r.step(1100)
+		r.mustCall(wire.SideBus, wire.CmdGrantPower, wire.AppendGrant(nil, 6_000))
+		r.until(wire.StateRunning)
+		r.meter.p.Milliwatts = 6_500
+		r.step(2000)
+		if !r.sw.on {
+			r.t.Error("cut below the trip level")
+		}
+	}, ends(wire.StateRunning, wire.SlotA, "", wire.FlagCapped)},
+
+	{"rmc-goes-silent", func(r *rig) {
+		r.runUnit()
+		r.silent = true
+		r.step(1500)
+		r.silent = false
+		r.step(10)
+	}, ends(wire.StateRunning, wire.SlotA, "", 0)},
 
 	{"grant-withdrawn", func(r *rig) {
 		r.runUnit()

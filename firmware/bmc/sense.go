@@ -9,6 +9,9 @@ import (
 // maxPlausible is the power above which a step of the meter's accumulator is taken for a misreading, in mW.
 const maxPlausible = 500_000
 
+// longestAway is how long a meter is believed to have counted while the BMC was not there, in ms.
+const longestAway = 60 * 60 * 1_000
+
 // sense reads the meters when it is time, and protects the unit from what they say.
 func (b *BMC) sense() {
 	if b.ports.Meter != nil && (b.now-b.powerAt >= sensePower || b.powerAt == 0) {
@@ -17,14 +20,13 @@ func (b *BMC) sense() {
 	if b.ports.Thermometer != nil && (b.now-b.heatAt >= senseHeat || b.heatAt == 0) {
 		b.readHeat()
 	}
+	b.watchBus()
 	if b.closed && b.now-b.checkpoint >= checkpointMillis {
 		b.keepEnergy()
 	}
 }
 
 func (b *BMC) readPower() {
-	elapsed := b.now - b.powerAt
-	first := b.powerAt == 0
 	b.powerAt = max(b.now, 1)
 	p, err := b.ports.Meter.ReadPower()
 	if b.lost(&b.powerLost, err != nil, "power meter") {
@@ -32,18 +34,8 @@ func (b *BMC) readPower() {
 		return
 	}
 	b.power = p
-	// The chip's accumulator starts again at zero when the chip does.
-	delta := p.Millijoules
-	if b.chipKnown && p.Millijoules >= b.chip {
-		delta -= b.chip
-	}
-	if !b.chipKnown {
-		delta = 0 // what the chip counted before we ever looked is nobody's
-	}
-	if first || delta <= (elapsed+1_000)*maxPlausible/1_000 {
-		b.energy += delta
-	}
-	b.chip, b.chipKnown = p.Millijoules, true
+	b.addEnergy(p.Millijoules)
+	b.watchCap()
 	if !b.closed || p.Milliwatts <= b.limits.TripMilliwatts {
 		b.overSince = 0
 		return
@@ -53,6 +45,72 @@ func (b *BMC) readPower() {
 	}
 	if b.now-b.overSince >= uint64(b.limits.TripMillis) {
 		b.fault(wire.MakeFailure("power.overcurrent", "at most "+milli(b.limits.TripMilliwatts)+" W", milli(p.Milliwatts)+" W"))
+	}
+}
+
+// addEnergy adds what the meter's accumulator has gained. It begins again at zero when the chip does; a step that no
+// unit could have drawn since the last good reading is a misreading, and waits for the next one.
+func (b *BMC) addEnergy(chip uint64) {
+	delta := chip
+	if b.chipKnown && chip >= b.chip {
+		delta -= b.chip
+	}
+	if !b.chipKnown {
+		delta = 0 // what it counted before we ever looked is nobody's
+	}
+	since := uint64(longestAway) // the first reading after a restart: the meter may have counted alone
+	if b.chipAt != 0 {
+		since = b.now - b.chipAt + 1_000
+	}
+	if delta > since*maxPlausible/1_000 {
+		return
+	}
+	b.energy += delta
+	b.chip, b.chipKnown, b.chipAt = chip, true, max(b.now, 1)
+}
+
+// allowance is what the unit should draw at most: the cap, or less if the RMC granted less. 0: nobody said.
+func (b *BMC) allowance() uint32 {
+	switch {
+	case b.desired.cap == 0:
+		return b.grant
+	case b.grant == 0:
+		return b.desired.cap
+	}
+	return min(b.desired.cap, b.grant)
+}
+
+// watchCap says so, once, when the unit draws more than its allowance. Holding it back is for the unit's own system, and
+// for the RMC, which can take the grant away; the BMC cuts only at the trip level.
+func (b *BMC) watchCap() {
+	a := b.allowance()
+	if !b.closed || a == 0 || b.power.Milliwatts <= a {
+		b.overCap, b.capTold = 0, false
+		return
+	}
+	if b.overCap == 0 {
+		b.overCap = b.now
+	}
+	if !b.capTold && b.now-b.overCap >= capMillis {
+		b.capTold = true
+		f := wire.MakeFailure("power.cap", "at most "+milli(a)+" W", milli(b.power.Milliwatts)+" W")
+		b.event(wire.EventPower, 0, "", &f)
+	}
+}
+
+// watchBus notes an RMC that has gone silent. Nothing else follows: the unit runs on.
+func (b *BMC) watchBus() {
+	if b.busAt != 0 && !b.busLost && b.now-b.busAt > busMillis {
+		b.busLost = true
+		b.event(wire.EventBus, 0, "RMC is silent", nil)
+	}
+}
+
+func (b *BMC) heard() {
+	b.busAt = max(b.now, 1)
+	if b.busLost {
+		b.busLost = false
+		b.event(wire.EventBus, 1, "RMC is back", nil)
 	}
 }
 

@@ -171,8 +171,7 @@ func (b *BMC) checkRaw(slot uint8, n uint32, m *trust.SlotManifest) (digest [32]
 	}
 	doc, err := b.cfg.Owners.Open(trust.DomainSlot, raw)
 	if err != nil {
-		var t *trust.ThresholdError
-		if errors.As(err, &t) {
+		if t, ok := err.(*trust.ThresholdError); ok {
 			return digest, wire.MakeFailure("slot.signature", strconv.Itoa(t.Want)+" signatures of owners", strconv.Itoa(t.Got))
 		}
 		return digest, wire.MakeFailure("slot.manifest", "a signed manifest", err.Error())
