@@ -1,0 +1,412 @@
+package redfish
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"sort"
+	"strings"
+)
+
+const (
+	root    = "/redfish/v1"
+	maxBody = 64 << 10 // bytes of a request
+)
+
+// object is a JSON object.
+type object map[string]any
+
+// volatile marks a value that changes by itself, as a reading or an age. It is
+// served like any other, but is no part of the resource's ETag: an ETag guards
+// what clients write.
+type volatile struct{ value any }
+
+func (v volatile) MarshalJSON() ([]byte, error) { return json.Marshal(v.value) }
+
+func ref(uri string) object { return object{"@odata.id": uri} }
+
+func enabled() object { return object{"State": "Enabled", "Health": "OK"} }
+
+// resource is what lives at one URI, or at all URIs of one form. A nil method is not allowed.
+type resource struct {
+	get   func(p []string) object // nil: there is none; called with the lock held for reading
+	patch func(w http.ResponseWriter, r *http.Request, p []string, body object)
+	post  func(w http.ResponseWriter, r *http.Request, p []string, body object)
+	raw   func(w http.ResponseWriter, r *http.Request, p []string) // answers GET by itself
+}
+
+func (res *resource) allow() string {
+	var m []string
+	if res.get != nil {
+		m = append(m, "GET", "HEAD")
+	}
+	if res.raw != nil {
+		m = append(m, "GET")
+	}
+	if res.patch != nil {
+		m = append(m, "PATCH")
+	}
+	if res.post != nil {
+		m = append(m, "POST")
+	}
+	return strings.Join(m, ", ")
+}
+
+// route is a form of URI: segments below /redfish, "*" stands for any one.
+type route struct {
+	segments []string
+	resource *resource
+}
+
+// router finds resources by URI.
+type router struct{ byLength map[int][]route }
+
+func (t *router) add(uri string, res resource) {
+	segments := strings.Split(strings.TrimPrefix(uri, "/"), "/")
+	if t.byLength == nil {
+		t.byLength = map[int][]route{}
+	}
+	t.byLength[len(segments)] = append(t.byLength[len(segments)], route{segments, &res})
+}
+
+// find returns the resource at a path and what stands for the stars.
+func (t *router) find(path string) (*resource, []string) {
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+next:
+	for _, r := range t.byLength[len(segments)] {
+		var p []string
+		for i, s := range r.segments {
+			switch {
+			case s == "*" && segments[i] != "":
+				p = append(p, segments[i])
+			case s != segments[i]:
+				continue next
+			}
+		}
+		return r.resource, p
+	}
+	return nil, nil
+}
+
+// ServeHTTP answers one request.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("OData-Version", "4.0")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if v := r.Header.Get("OData-Version"); v != "" && v != "4.0" {
+		fail(w, http.StatusPreconditionFailed, msgODataVersion(v))
+		return
+	}
+	path := strings.TrimSuffix(r.URL.Path, "/")
+	res, p := s.routes.find(path)
+	if res == nil {
+		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
+		return
+	}
+	h.Set("Allow", res.allow())
+	switch {
+	case (r.Method == http.MethodGet || r.Method == http.MethodHead) && res.get != nil:
+		s.serveGet(w, r, res, p, path)
+	case r.Method == http.MethodGet && res.raw != nil:
+		res.raw(w, r, p)
+	case r.Method == http.MethodPatch && res.patch != nil:
+		s.servePatch(w, r, res, p)
+	case r.Method == http.MethodPost && res.post != nil:
+		if body, ok := readBody(w, r); ok {
+			res.post(w, r, p, body)
+		}
+	default:
+		fail(w, http.StatusMethodNotAllowed, msgMethod(r.Method))
+	}
+}
+
+func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource, p []string, path string) {
+	if !acceptsJSON(r.Header.Values("Accept")) {
+		fail(w, http.StatusNotAcceptable, msgNotAcceptable())
+		return
+	}
+	q, m, status := parseQuery(r.URL.RawQuery)
+	if status != 0 {
+		fail(w, status, m)
+		return
+	}
+	s.mu.RLock()
+	o := res.get(p)
+	if o != nil {
+		o, m, status = q.apply(s, o, path)
+	}
+	s.mu.RUnlock()
+	switch {
+	case status != 0:
+		fail(w, status, m)
+		return
+	case o == nil:
+		w.Header().Del("Allow")
+		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
+		return
+	}
+	s.write(w, r, http.StatusOK, o)
+}
+
+func (s *Service) servePatch(w http.ResponseWriter, r *http.Request, res *resource, p []string) {
+	s.mu.RLock()
+	o := res.get(p)
+	s.mu.RUnlock()
+	if o == nil {
+		w.Header().Del("Allow")
+		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
+		return
+	}
+	if want := r.Header.Get("If-Match"); want != "" {
+		etag, _ := entityTag(o)
+		if !matches(want, etag) {
+			fail(w, http.StatusPreconditionFailed, msgPrecondition())
+			return
+		}
+	}
+	if body, ok := readBody(w, r); ok {
+		res.patch(w, r, p, body)
+	}
+}
+
+// answer sends a resource after a change.
+func (s *Service) answer(w http.ResponseWriter, r *http.Request, get func() object) {
+	s.mu.RLock()
+	o := get()
+	s.mu.RUnlock()
+	s.write(w, r, http.StatusOK, o)
+}
+
+func (s *Service) write(w http.ResponseWriter, r *http.Request, status int, o object) {
+	h := w.Header()
+	if _, is := o["@odata.id"]; is {
+		etag, steady := entityTag(o)
+		o["@odata.etag"] = etag
+		h.Set("ETag", etag)
+		if kind, _ := o["@odata.type"].(string); kind != "" {
+			h.Set("Link", "<http://redfish.dmtf.org/schemas/v1/"+schemaFile(kind)+">; rel=describedby")
+		}
+		// A resource with readings is never "not modified": they are not in its ETag.
+		if none := r.Header.Get("If-None-Match"); none != "" && steady && r.Method != http.MethodPatch && matches(none, etag) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		s.log.Error("encode an answer", "path", r.URL.Path, "error", err)
+		fail(w, http.StatusInternalServerError, msgInternal())
+		return
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Length", fmt.Sprint(len(b)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		w.Write(b)
+	}
+}
+
+// schemaFile names the schema of a type: "#Chassis.v1_28_0.Chassis" is in Chassis.v1_28_0.json.
+func schemaFile(kind string) string {
+	kind = strings.TrimPrefix(kind, "#")
+	return kind[:max(strings.LastIndexByte(kind, '.'), 0)] + ".json"
+}
+
+// entityTag is a strong ETag over everything but volatile values. Steady says
+// that there are none of those.
+func entityTag(o object) (tag string, steady bool) {
+	steady = true
+	b, _ := json.Marshal(still(o, &steady))
+	sum := sha256.Sum256(b)
+	return `"` + hex.EncodeToString(sum[:12]) + `"`, steady
+}
+
+func still(v any, steady *bool) any {
+	switch v := v.(type) {
+	case volatile:
+		*steady = false
+		return nil
+	case object:
+		c := make(object, len(v))
+		for k, e := range v {
+			if k != "@odata.etag" {
+				c[k] = still(e, steady)
+			}
+		}
+		return c
+	case []object:
+		c := make([]any, len(v))
+		for i, e := range v {
+			c[i] = still(e, steady)
+		}
+		return c
+	case []any:
+		c := make([]any, len(v))
+		for i, e := range v {
+			c[i] = still(e, steady)
+		}
+		return c
+	}
+	return v
+}
+
+// matches compares an If-Match or If-None-Match list with an ETag, strongly (RFC 9110, 8.8.3.2).
+func matches(list, etag string) bool {
+	for _, e := range strings.Split(list, ",") {
+		if e = strings.TrimSpace(e); e == "*" || e == etag {
+			return true
+		}
+	}
+	return false
+}
+
+func acceptsJSON(accept []string) bool {
+	if len(accept) == 0 {
+		return true
+	}
+	for _, line := range accept {
+		for _, part := range strings.Split(line, ",") {
+			kind, params, err := mime.ParseMediaType(part)
+			if err == nil && params["q"] != "0" && (kind == "*/*" || kind == "application/*" || kind == "application/json") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readBody reads a JSON object. It answers by itself when there is none.
+func readBody(w http.ResponseWriter, r *http.Request) (object, bool) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		fail(w, http.StatusRequestEntityTooLarge, msgTooLarge())
+		return nil, false
+	}
+	if len(strings.TrimSpace(string(b))) == 0 && r.Method == http.MethodPost {
+		return object{}, true // an action without parameters
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		fail(w, http.StatusUnsupportedMediaType, msgMediaType())
+		return nil, false
+	}
+	var o map[string]any
+	if err := json.Unmarshal(b, &o); err != nil || o == nil {
+		fail(w, http.StatusBadRequest, msgMalformed())
+		return nil, false
+	}
+	return o, true
+}
+
+// field says how one property is written: by set, or by the fields within it. Set returns
+// a message when it cannot take the value.
+type field struct {
+	set func(v any, name, pointer string) *message
+	sub map[string]field
+}
+
+// fields applies the properties of a PATCH to their fields and collects what is wrong.
+// Nothing is done to the hardware before all properties are known to be right.
+func fields(body, current object, writable map[string]field, pointer string) (changes int, wrong []message) {
+	names := make([]string, 0, len(body))
+	for name := range body {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		v, at := body[name], pointer+"/"+name
+		if strings.HasPrefix(name, "@odata.") {
+			continue // annotations of a resource that was read, as clients send them back
+		}
+		f, ok := writable[name]
+		switch {
+		case ok && f.sub != nil:
+			in, is := v.(map[string]any)
+			if !is {
+				wrong = append(wrong, msgType(v, name, at))
+				continue
+			}
+			now, _ := current[name].(object)
+			n, more := fields(in, now, f.sub, at)
+			changes += n
+			wrong = append(wrong, more...)
+		case ok:
+			if m := f.set(v, name, at); m != nil {
+				wrong = append(wrong, *m)
+			} else {
+				changes++
+			}
+		case current[name] != nil:
+			wrong = append(wrong, msgReadOnly(name, at))
+		default:
+			wrong = append(wrong, msgUnknown(name, at))
+		}
+	}
+	return changes, wrong
+}
+
+// patched applies a PATCH's fields and answers if something is wrong or nothing is there.
+func patched(w http.ResponseWriter, body, current object, writable map[string]field) bool {
+	n, wrong := fields(body, current, writable, "#")
+	switch {
+	case len(wrong) > 0:
+		fail(w, http.StatusBadRequest, wrong...)
+	case n == 0:
+		fail(w, http.StatusBadRequest, msgNoOperation())
+	default:
+		return true
+	}
+	return false
+}
+
+// Setters for fields.
+
+func setBool(f func(bool)) field {
+	return field{set: func(v any, name, pointer string) *message {
+		b, ok := v.(bool)
+		if !ok {
+			m := msgType(v, name, pointer)
+			return &m
+		}
+		f(b)
+		return nil
+	}}
+}
+
+func setNumber(low, high float64, f func(float64)) field {
+	return field{set: func(v any, name, pointer string) *message {
+		n, ok := v.(float64)
+		if !ok {
+			m := msgType(v, name, pointer)
+			return &m
+		}
+		if !(n >= low && n <= high) {
+			m := msgRange(v, name, pointer, fmt.Sprintf("%g to %g", low, high))
+			return &m
+		}
+		f(n)
+		return nil
+	}}
+}
+
+func setEnum(allowed []string, f func(string)) field {
+	return field{set: func(v any, name, pointer string) *message {
+		t, ok := v.(string)
+		if !ok {
+			m := msgType(v, name, pointer)
+			return &m
+		}
+		for _, a := range allowed {
+			if a == t {
+				f(t)
+				return nil
+			}
+		}
+		m := msgNotInList(v, name, pointer, allowed)
+		return &m
+	}}
+}

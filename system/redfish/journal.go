@@ -1,0 +1,187 @@
+package redfish
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/rack"
+)
+
+// maxEntries bounds each journal in memory. Controllers keep their own rings over
+// restarts; a journal is read from them anew when the service starts.
+const maxEntries = 1000
+
+// entry is a log entry: an event of a controller, or a note of the service about one.
+type entry struct {
+	id      string // of the log entry: the sequence, or "n" and a number for notes
+	source  string
+	slot    uint8
+	created time.Time
+	event   wire.Event
+}
+
+// journal is the log of one controller, oldest first.
+type journal struct {
+	entries []entry
+	notes   int
+}
+
+func (j *journal) add(e entry) {
+	j.entries = append(j.entries, e)
+	if over := len(j.entries) - maxEntries; over > 0 {
+		j.entries = append(j.entries[:0:0], j.entries[over:]...)
+	}
+}
+
+func (j *journal) find(id string) *entry {
+	for i := range j.entries {
+		if j.entries[i].id == id {
+			return &j.entries[i]
+		}
+	}
+	return nil
+}
+
+// record logs an event of a controller and sends it to whoever listens.
+func (s *Service) record(c *controller, e *wire.Event) {
+	at := s.clock.Now()
+	if e.ClockSet && e.Millis > 0 && e.Millis < 1<<47 {
+		at = time.UnixMilli(int64(e.Millis))
+	}
+	s.enter(c, entry{id: strconv.FormatUint(uint64(e.Sequence), 10), created: at, event: *e})
+}
+
+// note logs what the service itself has to say about a controller.
+func (s *Service) note(c *controller, kind wire.EventKind, code uint16, text string) {
+	s.enter(c, entry{created: s.clock.Now(), event: wire.Event{Kind: kind, Code: code, Slot: c.eid.Slot(), Text: wire.MakeText64(text)}})
+}
+
+func (s *Service) enter(c *controller, e entry) {
+	e.source, e.slot = c.name, c.eid.Slot()
+	s.mu.Lock()
+	if e.id == "" {
+		c.log.notes++
+		e.id = "n" + strconv.Itoa(c.log.notes)
+	}
+	c.log.add(e)
+	s.mu.Unlock()
+	s.events.send(s.eventRecord(&e))
+}
+
+// message is the entry in words.
+func (e *entry) message() string {
+	text := e.event.Text.String()
+	if f := &e.event.Failure; !f.IsZero() {
+		if text != "" {
+			text += ": "
+		}
+		text += f.Reason.String()
+		if f.Expected.Len() > 0 || f.Seen.Len() > 0 {
+			text += fmt.Sprintf(": expected %s, seen %s", f.Expected, f.Seen)
+		}
+	}
+	if text == "" {
+		text = e.event.Kind.String() + " " + strconv.Itoa(int(e.event.Code))
+	}
+	return text
+}
+
+func (e *entry) severity() string {
+	switch e.event.Kind {
+	case wire.EventFailure:
+		return "Critical"
+	case wire.EventSensor, wire.EventFan, wire.EventBus, wire.EventPresence, wire.EventReport:
+		if e.event.Code == 0 {
+			return "Warning"
+		}
+	case wire.EventThermal:
+		return [...]string{"OK", "Warning", "Critical"}[min(e.event.Code, 2)]
+	case wire.EventPower:
+		if e.event.Code != 1 {
+			return "Warning"
+		}
+	}
+	if !e.event.Failure.IsZero() {
+		return "Critical"
+	}
+	return "OK"
+}
+
+// resolution is what to do about it, where anything is to be done.
+func (e *entry) resolution() string {
+	if r, ok := rack.LookupReason(e.event.Failure.Reason.String()); ok {
+		return r.Cure
+	}
+	if e.severity() == "OK" {
+		return "None."
+	}
+	return "Look at the resource that the event is about."
+}
+
+// messageID names the kind of an event in our own registry.
+func (e *entry) messageID() string { return registryPrefix + kindName(e.event.Kind) }
+
+const registryPrefix = "Racklet.1.0."
+
+func kindName(k wire.EventKind) string {
+	name := k.String()
+	return string(name[0]-'a'+'A') + name[1:]
+}
+
+func (e *entry) oem() object {
+	o := object{
+		"@odata.type": "#RackletEvent.v1_0_0.Racklet",
+		"Source":      e.source, "Kind": e.event.Kind.String(), "Code": e.event.Code, "BootCount": e.event.Boot,
+		"Sequence": e.event.Sequence, "ClockSet": e.event.ClockSet,
+	}
+	if e.event.Slot != 0 {
+		o["Slot"] = e.event.Slot
+	}
+	if e.event.Kind == wire.EventStage {
+		o["Stage"] = wire.Stage(e.event.Code).String()
+	}
+	if f := &e.event.Failure; !f.IsZero() {
+		o["Reason"], o["Expected"], o["Seen"] = f.Reason.String(), f.Expected.String(), f.Seen.String()
+	}
+	return o
+}
+
+// origin is the resource that an entry is about.
+func (s *Service) origin(e *entry) string {
+	if e.slot != 0 {
+		return root + "/Systems/" + e.source
+	}
+	return root + "/Managers/rmc"
+}
+
+// logURI is where a controller's log lives.
+func logURI(c *controller) string {
+	if c.eid.Slot() != 0 {
+		return root + "/Systems/" + c.name + "/LogServices/Log"
+	}
+	return root + "/Managers/rmc/LogServices/Log"
+}
+
+func (s *Service) entryObject(c *controller, e *entry) object {
+	return object{
+		"@odata.type": "#LogEntry.v1_21_0.LogEntry", "@odata.id": logURI(c) + "/Entries/" + e.id,
+		"Id": e.id, "Name": "Log entry " + e.id, "EntryType": "Event", "Created": stamp(e.created),
+		"Severity": e.severity(), "Message": e.message(), "MessageId": e.messageID(), "MessageArgs": []string{},
+		"Resolution": e.resolution(), "Links": object{"OriginOfCondition": ref(s.origin(e))},
+		"Oem": object{"Racklet": e.oem()},
+	}
+}
+
+// logService describes the log of a controller.
+func (s *Service) logService(c *controller) object {
+	return object{
+		"@odata.type": "#LogService.v1_9_0.LogService", "@odata.id": logURI(c), "Id": "Log", "Name": "Events of " + c.name,
+		"LogEntryType": "Event", "OverWritePolicy": "WrapsWhenFull", "MaxNumberOfRecords": maxEntries,
+		"ServiceEnabled": true, "DateTime": volatile{stamp(s.clock.Now())}, "DateTimeLocalOffset": "+00:00",
+		"Status": enabled(), "Entries": ref(logURI(c) + "/Entries"),
+	}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

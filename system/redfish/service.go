@@ -1,0 +1,487 @@
+// Package redfish is the management API of a rack: a Redfish service (DSP0266)
+// over net/http. It is the only process that talks to the rack management
+// controller (RMC), by MCTP and PLDM over one serial line, and through it to the
+// BMCs; operators, CLI, dashboard and controllers reach the hardware through it.
+//
+//	clients ──HTTP──▶ Service ──cache──▶ answers
+//	                     │  ▲
+//	              writes │  │ polls: state, events, console, reports
+//	                     ▼  │
+//	                 link.Conn ──serial──▶ RMC ──bus──▶ BMCs
+//
+// Reads come from a cache that pollers keep; its age is told. Writes go through to
+// the controller and are read back. A silent controller keeps its last values, with Status.State
+// "UnavailableOffline" and their age, and is never dropped; it does not delay the others.
+//
+// The package does not listen: whoever wires it gives it a socket and decides who may
+// connect. docs/redfish.md describes the resources and every Oem property.
+package redfish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/firmware/wire/link"
+	"github.com/racklet/racklet/rack"
+)
+
+// Options of a Service.
+type Options struct {
+	Line  io.ReadWriteCloser  // serial line to the RMC; Run closes it
+	Rack  *rack.Rack          // the rack's description
+	Units []*rack.ComputeUnit // its compute units
+	// Thermal and Power are the policies that the RMC shall work by. They are given to it when it
+	// answers first and has others. Nil: it keeps those it has.
+	Thermal *rack.ThermalPolicy
+	Power   *rack.PowerPolicy
+	Version string       // of this program, as the service's firmware version
+	Log     *slog.Logger // never nil
+	Clock   Clock        // nil: the system's
+	Link    link.Options // zero: 700 ms per attempt, two attempts
+}
+
+// Clock tells the time. Tests have their own.
+type Clock interface{ Now() time.Time }
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+// How often the controllers are asked, and from when on they count as silent.
+const (
+	pollState   = 250 * time.Millisecond
+	pollReport  = time.Second
+	pollSlots   = 10 * time.Second
+	pollConsole = 60 * time.Millisecond // while someone looks at it
+	setClock    = time.Hour
+	offlineFrom = 3 * time.Second
+	writeLimit  = 20 * time.Second // for one change
+)
+
+// Service is the Redfish service of one rack. It is an http.Handler.
+type Service struct {
+	o      Options
+	log    *slog.Logger
+	clock  Clock
+	conn   *link.Conn
+	routes router
+	start  time.Time
+
+	events *broadcast
+
+	mu    sync.RWMutex // guards what follows, and the mutable part of controllers
+	rmc   controller
+	rack  wire.RackState
+	rules wire.Policies
+	units []*unit // by slot
+}
+
+// controller is what the service knows of a BMC or of the RMC itself.
+type controller struct {
+	eid    wire.EID
+	name   string    // of the log's source: the unit's name, or "rmc"
+	seen   time.Time // last answer; zero: never
+	online bool
+	log    journal
+	after  uint32     // sequence of the newest event that was read
+	change sync.Mutex // held during a change, so that generations do not race
+}
+
+// unit is a compute unit and its BMC.
+type unit struct {
+	controller
+	spec    *rack.ComputeUnit
+	slot    uint8
+	state   wire.UnitState
+	slots   [2]wire.SlotInfo
+	report  link.AgedReport
+	asked   time.Time // when the report was asked for
+	console *console
+	applied bool
+	stageAt time.Time // when the present stage was first seen
+}
+
+// New returns a service for the rack. It asks nothing yet: Run does.
+func New(o Options) (*Service, error) {
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
+	if o.Link == (link.Options{}) {
+		o.Link = link.Options{Timeout: 700 * time.Millisecond, Attempts: 2}
+	}
+	if o.Version == "" {
+		o.Version = "devel"
+	}
+	s := &Service{o: o, log: o.Log, clock: o.Clock, start: o.Clock.Now()}
+	s.events = newBroadcast(uint64(s.start.UnixMilli()))
+	s.rmc = controller{eid: wire.EIDRMC, name: "rmc"}
+	s.rack.SlotAgeMillis = never()
+	taken := map[uint8]string{}
+	for _, spec := range o.Units {
+		slot := uint8(spec.Spec.Slot)
+		if slot < 1 || slot > wire.MaxSlots {
+			return nil, fmt.Errorf("unit %s: slot %d is not between 1 and %d", spec.Metadata.Name, slot, wire.MaxSlots)
+		}
+		if other := taken[slot]; other != "" {
+			return nil, fmt.Errorf("unit %s: slot %d is taken by %s", spec.Metadata.Name, slot, other)
+		}
+		taken[slot] = spec.Metadata.Name
+		u := &unit{spec: spec, slot: slot, console: newConsole()}
+		u.eid, u.name = wire.BMC(slot), spec.Metadata.Name
+		u.state = wire.UnitState{Slot: slot, BootSlot: wire.SlotNone, BootOverride: wire.SlotNone}
+		u.report.Age = wire.AgeNever
+		s.units = append(s.units, u)
+	}
+	sortUnits(s.units)
+	s.routes = s.table()
+	s.conn = link.New(o.Line, wire.EIDManagement, o.Link)
+	return s, nil
+}
+
+func never() (ages [wire.MaxSlots]uint32) {
+	for i := range ages {
+		ages[i] = wire.AgeNever
+	}
+	return ages
+}
+
+func sortUnits(units []*unit) {
+	for i := range units {
+		for j := i; j > 0 && units[j].slot < units[j-1].slot; j-- {
+			units[j], units[j-1] = units[j-1], units[j]
+		}
+	}
+}
+
+// Run keeps the cache until ctx ends, which is no error, or the line to the RMC does,
+// which is. It closes the line.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wait sync.WaitGroup
+	wait.Go(func() { s.pollRMC(ctx) })
+	for _, u := range s.units {
+		wait.Go(func() { s.pollUnit(ctx, u) })
+		wait.Go(func() { s.pollConsole(ctx, u) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-s.conn.Done():
+		err = errors.New("the line to the RMC ended")
+	}
+	cancel()
+	s.conn.Close()
+	wait.Wait()
+	s.events.close()
+	for _, u := range s.units {
+		u.console.close()
+	}
+	return err
+}
+
+// every calls f at once and then every interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		f()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// heard notes whether a controller answered, and tells when that changed.
+func (s *Service) heard(c *controller, err error) {
+	now := s.clock.Now()
+	s.mu.Lock()
+	was := c.online
+	if err == nil {
+		c.seen, c.online = now, true
+	} else if now.Sub(c.seen) >= offlineFrom {
+		c.online = false
+	}
+	is, first := c.online, c.seen
+	s.mu.Unlock()
+	switch {
+	case is && !was:
+		s.log.Info("controller answers", "controller", c.name)
+		s.note(c, wire.EventBus, 1, "controller answers")
+	case was && !is:
+		s.log.Warn("controller is silent", "controller", c.name, "since", first, "error", err)
+		s.note(c, wire.EventBus, 0, "controller is silent")
+	}
+}
+
+func (s *Service) pollRMC(ctx context.Context) {
+	var clock time.Time
+	told := false
+	every(ctx, pollState, func() {
+		state, err := s.conn.RackState(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.heard(&s.rmc, err)
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.rack = state
+		s.mu.Unlock()
+		if now := s.clock.Now(); now.Sub(clock) >= setClock || state.Flags&wire.RackClockSet == 0 {
+			if s.conn.SetTime(ctx, wire.EIDRMC, uint64(now.UnixMilli())) == nil {
+				clock = now
+			}
+		}
+		s.mu.RLock()
+		known := s.rules.Generation
+		s.mu.RUnlock()
+		if !told || state.PolicyGeneration != known {
+			told = s.pollPolicies(ctx, told)
+		}
+		if state.LastEvent != s.rmc.after {
+			s.pollEvents(ctx, &s.rmc)
+		}
+	})
+}
+
+// pollPolicies reads the policies in force and, the first time, gives the RMC those of the rack's description.
+func (s *Service) pollPolicies(ctx context.Context, told bool) bool {
+	rules, err := s.conn.Policies(ctx)
+	if err != nil {
+		return told
+	}
+	s.mu.Lock()
+	s.rules = rules
+	s.mu.Unlock()
+	if told {
+		return true
+	}
+	want, ok := policies(rules, s.o)
+	if !ok || want == rules {
+		return true
+	}
+	if err := s.setPolicies(ctx, func(p *wire.Policies) { g := p.Generation; *p = want; p.Generation = g }); err != nil {
+		s.log.Warn("give the RMC its policies", "error", err)
+		return false
+	}
+	return true
+}
+
+// setPolicies changes the policies in force by a new generation and reads them back.
+func (s *Service) setPolicies(ctx context.Context, change func(*wire.Policies)) error {
+	s.rmc.change.Lock()
+	defer s.rmc.change.Unlock()
+	p, err := s.conn.Policies(ctx)
+	if err != nil {
+		return err
+	}
+	change(&p)
+	p.Generation++
+	if _, err := s.conn.SetPolicies(ctx, &p); err != nil {
+		return err
+	}
+	back, err := s.conn.Policies(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.rules = back
+	s.rack.PolicyGeneration, s.rack.BudgetMilliwatts = back.Generation, back.BudgetMilliwatts
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Service) pollUnit(ctx context.Context, u *unit) {
+	var clock, report, slots time.Time
+	every(ctx, pollState, func() {
+		state, err := s.refresh(ctx, u)
+		if err != nil {
+			return
+		}
+		now := s.clock.Now()
+		if now.Sub(clock) >= setClock || state.Flags&wire.FlagClockSet == 0 {
+			if s.conn.SetTime(ctx, u.eid, uint64(now.UnixMilli())) == nil {
+				clock = now
+			}
+		}
+		if !u.applied {
+			u.applied = s.apply(ctx, u, &state)
+		}
+		events := state.LastEvent != u.after
+		if events {
+			s.pollEvents(ctx, &u.controller)
+		}
+		if events || now.Sub(report) >= pollReport {
+			if r, err := s.conn.Report(ctx, u.eid); err == nil {
+				report = now
+				s.mu.Lock()
+				u.report, u.asked = r, now
+				s.mu.Unlock()
+			}
+		}
+		if events || now.Sub(slots) >= pollSlots {
+			if i, err := s.conn.Slots(ctx, u.eid); err == nil {
+				slots = now
+				s.mu.Lock()
+				u.slots = i
+				s.mu.Unlock()
+			}
+		}
+	})
+}
+
+// refresh asks a BMC for its state.
+func (s *Service) refresh(ctx context.Context, u *unit) (wire.UnitState, error) {
+	state, err := s.conn.UnitState(ctx, u.eid)
+	if err == nil && state.Slot != u.slot {
+		err = fmt.Errorf("the BMC in slot %d says that it is in slot %d", u.slot, state.Slot)
+	}
+	if ctx.Err() != nil {
+		return state, ctx.Err()
+	}
+	s.heard(&u.controller, err)
+	if err != nil {
+		return state, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state.Stage != u.state.Stage || u.stageAt.IsZero() {
+		u.stageAt = s.clock.Now()
+	}
+	u.state = state
+	return state, nil
+}
+
+// apply gives a BMC what its unit's description says and it does not have: power cap and
+// identify LED; and power on, if it was never told anything.
+func (s *Service) apply(ctx context.Context, u *unit, state *wire.UnitState) bool {
+	spec := &u.spec.Spec
+	d := wire.Desired{BootSlot: wire.SlotNone}
+	if want := milli(float64(spec.PowerCap)); state.CapMilliwatts != want {
+		d.Mask |= wire.DesiredCap
+		d.CapMilliwatts = want
+	}
+	if state.LED != spec.IdentifyLED {
+		d.Mask |= wire.DesiredLED
+		d.LED = spec.IdentifyLED
+	}
+	if state.DesiredGeneration == 0 && spec.Power == "On" {
+		d.Mask |= wire.DesiredPower
+		d.Power = wire.PowerOn
+	}
+	if d.Mask == 0 {
+		return true
+	}
+	if err := s.desire(ctx, u, d); err != nil {
+		s.log.Warn("apply the unit's description", "unit", u.name, "error", err)
+		return false
+	}
+	return true
+}
+
+// desire sets the desired state of a unit under a new generation and reads it back.
+func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
+	u.change.Lock()
+	defer u.change.Unlock()
+	state, err := s.conn.UnitState(ctx, u.eid)
+	if err != nil {
+		return err
+	}
+	d.Generation = state.DesiredGeneration + 1
+	g, err := s.conn.SetDesired(ctx, u.eid, &d)
+	if err != nil {
+		return err
+	}
+	if g.Desired != d.Generation {
+		return fmt.Errorf("desired generation %d: the BMC holds %d", d.Generation, g.Desired)
+	}
+	_, err = s.refresh(ctx, u)
+	return err
+}
+
+// pollEvents reads what a controller has logged since.
+func (s *Service) pollEvents(ctx context.Context, c *controller) {
+	for range 64 { // a ring has an end; a lying controller may not
+		page, err := s.conn.ReadEvents(ctx, c.eid, c.after)
+		if err != nil {
+			return
+		}
+		if page.Newest < c.after { // another controller, or one that lost its memory
+			c.after = 0
+			continue
+		}
+		for i := range page.Events {
+			e := &page.Events[i]
+			if e.Sequence <= c.after {
+				return // a controller that repeats itself
+			}
+			c.after = e.Sequence
+			s.record(c, e)
+		}
+		if len(page.Events) == 0 || c.after >= page.Newest {
+			c.after = max(c.after, page.Newest)
+			return
+		}
+	}
+}
+
+// byName finds a unit.
+func (s *Service) byName(name string) *unit {
+	for _, u := range s.units {
+		if u.name == name {
+			return u
+		}
+	}
+	return nil
+}
+
+// policies turns the rack's description into what an RMC works by.
+func policies(have wire.Policies, o Options) (wire.Policies, bool) {
+	if o.Thermal == nil && o.Power == nil {
+		return have, false
+	}
+	p := have
+	if o.Thermal != nil {
+		t := &o.Thermal.Spec
+		p.CurveCount = uint8(min(len(t.Curve), wire.MaxCurvePoints))
+		p.Curve = [wire.MaxCurvePoints]wire.CurvePoint{}
+		for i := range p.Curve[:p.CurveCount] {
+			p.Curve[i] = wire.CurvePoint{MilliCelsius: int32(milliSigned(float64(t.Curve[i].Temperature))), DutyPercent: uint8(t.Curve[i].Duty)}
+		}
+		p.ThrottleMilliCelsius = int32(milliSigned(float64(t.Throttle)))
+		p.ShutdownMilliCelsius = int32(milliSigned(float64(t.Shutdown)))
+		p.HysteresisMilliCelsius = int32(milliSigned(float64(t.Hysteresis)))
+	}
+	if o.Power != nil {
+		w := &o.Power.Spec
+		p.ReserveMilliwatts = milli(float64(o.Rack.Spec.Power.Reserve))
+		p.BudgetMilliwatts = milli(float64(w.Budget)) + p.ReserveMilliwatts
+		p.UnitCapMilliwatts = milli(float64(w.UnitCap))
+		p.StaggerMillis = uint32(time.Duration(w.Stagger).Milliseconds())
+		p.SlotCapMilliwatts = [wire.MaxSlots]uint32{}
+		for _, u := range o.Units {
+			p.SlotCapMilliwatts[u.Spec.Slot-1] = milli(float64(u.Spec.PowerCap))
+		}
+	}
+	return p, true
+}
+
+// milli turns a quantity of the rack's description into thousandths, rounded.
+func milli(v float64) uint32 { return uint32(max(milliSigned(v), 0)) }
+
+func milliSigned(v float64) int64 {
+	if v < 0 {
+		return int64(v*1000 - 0.5)
+	}
+	return int64(v*1000 + 0.5)
+}
