@@ -21,6 +21,8 @@ const (
 	maxDatagram = 64 << 10
 )
 
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 func destination(id stack.TransportEndpointID) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
 }
@@ -72,6 +74,9 @@ func (g *Gateway) relay(a, b halfCloser) {
 
 func (g *Gateway) forwardUDP(r *udp.ForwarderRequest) {
 	to := destination(r.ID())
+	if to.Addr() == broadcast {
+		return // the stack hears its own DHCP answers
+	}
 	if err := g.egress.check(to.Addr()); err != nil {
 		g.cfg.Log.Debug("datagram dropped", "from", r.ID().RemoteAddress, "to", to, "err", err)
 		return
