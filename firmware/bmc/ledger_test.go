@@ -71,7 +71,7 @@ func TestLedgerWritesNothingTwice(t *testing.T) {
 // writes. What put acknowledged must be there; the value being put may be old or new, whole in either case.
 func TestLedgerSurvivesPowerCuts(t *testing.T) {
 	const seed = 20261123
-	cuts := 20_000
+	cuts := 10_000
 	if testing.Short() {
 		cuts = 2_000
 	}

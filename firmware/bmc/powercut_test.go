@@ -15,7 +15,7 @@ import (
 // was not being written boots.
 func TestPowerCuts(t *testing.T) {
 	const seed = 7
-	cuts := 2_000
+	cuts := 1_000
 	if testing.Short() {
 		cuts = 300
 	}

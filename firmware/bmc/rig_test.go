@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/racklet/racklet/firmware/driver"
@@ -16,6 +17,7 @@ import (
 // flashModel is a NOR flash in memory: programming clears bits, erasing sets a sector, and a cut in the middle of
 // either leaves some of it done. Sectors that were never touched take no memory.
 type flashModel struct {
+	shared  map[uint32]bool // sectors that other flashes have, too: copied before they are changed
 	sectors map[uint32]*[driver.SectorSize]byte
 	size    uint32
 	erases  map[uint32]int
@@ -36,10 +38,27 @@ func newFlash() *flashModel {
 
 func (f *flashModel) Size() uint32 { return f.size }
 
-func (f *flashModel) sector(off uint32, make bool) *[driver.SectorSize]byte {
+// clone returns a flash with the same contents.
+func (f *flashModel) clone() *flashModel {
+	c := newFlash()
+	c.shared = map[uint32]bool{}
+	for i, s := range f.sectors {
+		c.sectors[i], c.shared[i] = s, true
+	}
+	return c
+}
+
+// sector returns the one that off lies in, nil when it is blank and shall not be made.
+func (f *flashModel) sector(off uint32, write bool) *[driver.SectorSize]byte {
 	i := off / driver.SectorSize
 	s := f.sectors[i]
-	if s == nil && make {
+	if s != nil && write && f.shared[i] {
+		own := *s
+		s = &own
+		f.sectors[i] = s
+		delete(f.shared, i)
+	}
+	if s == nil && write {
 		s = new([driver.SectorSize]byte)
 		for j := range s {
 			s[j] = 0xFF
@@ -128,9 +147,11 @@ func (f *flashModel) Erase(off uint32) error {
 	f.erases[off/driver.SectorSize]++
 	if !cut {
 		delete(f.sectors, off/driver.SectorSize)
+		delete(f.shared, off/driver.SectorSize)
 		return nil
 	}
-	if s := f.sector(off, false); s != nil {
+	if f.sector(off, false) != nil {
+		s := f.sector(off, true)
 		for i := range s {
 			s[i] |= byte(f.rnd.Uint32()) & byte(f.rnd.Uint32())
 		}
@@ -236,7 +257,6 @@ func manifestFor(img []byte, version string, security uint32) *trust.SlotManifes
 }
 
 func signed(t testing.TB, m *trust.SlotManifest, keys ...ed25519.PrivateKey) []byte {
-	t.Helper()
 	doc, err := m.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -250,16 +270,25 @@ func signed(t testing.TB, m *trust.SlotManifest, keys ...ed25519.PrivateKey) []b
 
 const testImageSize = 3*trust.ChunkSize + 7*512
 
-// newRig is a provisioned BMC with two good slots: version 1.0 in A and 1.1 in B, both of security version 5.
-func newRig(t testing.TB) *rig {
-	t.Helper()
-	r := &rig{t: t, flash: newFlash(), cfg: testConfig(), grant: true}
-	if err := Provision(r.flash, r.cfg); err != nil {
-		t.Fatal(err)
+// provisionedFlash is the flash of a BMC with two good slots: version 1.0 in A and 1.1 in B, both of security version 5.
+var provisionedFlash = sync.OnceValue(func() *flashModel {
+	f := newFlash()
+	if err := Provision(f, testConfig()); err != nil {
+		panic(err)
 	}
 	for slot, version := range []string{"1.0", "1.1"} {
-		r.writeSlot(uint8(slot), version, 5)
+		img := testImage(testImageSize, version)
+		if err := WriteSlot(f, uint8(slot), bytes.NewReader(img), signed(nil, manifestFor(img, version, 5), owners[0], owners[2])); err != nil {
+			panic(err)
+		}
 	}
+	return f
+})
+
+// newRig is a BMC with two good slots, just started.
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{t: t, flash: provisionedFlash().clone(), cfg: testConfig(), grant: true}
 	r.boot()
 	return r
 }
