@@ -15,6 +15,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -128,6 +129,7 @@ func Read(r io.Reader) (*Kernel, error) {
 func (k *Kernel) Gzip() []byte {
 	var b bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	z.ModTime = time.Unix(0, 0) // written as "not known"
 	z.Write(k.Image)
 	z.Close()
 	return b.Bytes()

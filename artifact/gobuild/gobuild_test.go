@@ -1,0 +1,101 @@
+package gobuild
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write makes a module with one program.
+func write(t *testing.T, dir, source string) string {
+	t.Helper()
+	for name, text := range map[string]string{"go.mod": "module example.test/m\n\ngo 1.26\n", "main.go": source} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const hello = "package main\n\nfunc main() { println(\"hello\") }\n"
+
+// TestBuildRepeats builds the same source in two directories, of which one would show in the result
+// if anything of the machine did.
+func TestBuildRepeats(t *testing.T) {
+	var out [][]byte
+	for _, dir := range []string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "elsewhere", "deeper")} {
+		t.Setenv("GOFLAGS", "-ldflags=-X=main.dir="+dir)
+		f, err := Build(t.Context(), Program{Dir: write(t, dir, hello), Package: ".", GOOS: "linux", GOARCH: "arm64", Version: "1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(f.Data, []byte(dir)) {
+			t.Errorf("the program contains %s", dir)
+		}
+		if len(f.Parts) == 0 || f.Parts[0].Name != "go" || f.Parts[0].Licence != "BSD-3-Clause" {
+			t.Errorf("parts %+v", f.Parts)
+		}
+		out = append(out, f.Data)
+	}
+	if !bytes.Equal(out[0], out[1]) {
+		t.Error("the same source in another directory gives another program")
+	}
+	if _, err := Build(t.Context(), Program{Dir: write(t, t.TempDir(), "package main\n\nfunc main() { undefined() }\n"), Package: ".", GOOS: "linux", GOARCH: "arm64"}); err == nil || !strings.Contains(err.Error(), "undefined") {
+		t.Errorf("a program that does not compile: %v", err)
+	}
+}
+
+func TestKey(t *testing.T) {
+	dir := write(t, t.TempDir(), hello)
+	key := func() string {
+		t.Helper()
+		k, err := Key(t.Context(), Program{Dir: dir, Package: ".", GOOS: "linux", GOARCH: "arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	first := key()
+	if key() != first {
+		t.Error("the key changes by itself")
+	}
+	os.WriteFile(filepath.Join(dir, "README"), []byte("x"), 0o644)
+	if key() != first {
+		t.Error("a file that is not compiled changes the key")
+	}
+	os.WriteFile(filepath.Join(dir, "main.go"), []byte(strings.Replace(hello, "hello", "hullo", 1)), 0o644)
+	second := key()
+	if second == first {
+		t.Error("a changed source does not change the key")
+	}
+	os.WriteFile(filepath.Join(dir, "go.sum"), []byte("x v1 h1:abc=\n"), 0o644)
+	if key() == second {
+		t.Error("a changed go.sum does not change the key")
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"Apache License\n   Version 2.0, January 2004", "Apache-2.0"},
+		{"Permission is hereby granted, free of charge, to any person obtaining a copy\nof this", "MIT"},
+		{"Redistributions in binary form must reproduce the above copyright notice. Neither the name of Google", "BSD-3-Clause"},
+		{"Redistributions in binary form must reproduce\n the above copyright notice.", "BSD-2-Clause"},
+		{"Mozilla Public License Version 2.0", "MPL-2.0"},
+		{"All rights reserved.", ""},
+		{"GNU GENERAL PUBLIC LICENSE", ""},
+	} {
+		if got := strings.Join(classify(tt.text), " "); got != tt.want {
+			t.Errorf("%q is %q, want %q", tt.text, got, tt.want)
+		}
+	}
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "LICENSE"), []byte("All rights reserved."), 0o644)
+	if _, err := licence(dir); err == nil {
+		t.Error("an unknown licence is accepted")
+	}
+}
