@@ -81,9 +81,10 @@ func (r *RMC) own() bool {
 		i := r.pollNext
 		r.pollNext = (r.pollNext + 1) % r.cfg.Slots
 		t := &r.slots[i]
-		if !t.present {
+		if !t.present || t.silent && r.now-t.polledAt < uint64(r.limits.SilentMillis) {
 			continue
 		}
+		t.polledAt = r.now
 		r.pollAt = r.now + uint64(r.limits.PollMillis)
 		if r.clockSet && t.known && !t.silent && t.state.Flags&wire.FlagClockSet == 0 && (t.clockAt == 0 || r.now-t.clockAt >= clockMillis) {
 			t.clockAt = max(r.now, 1)

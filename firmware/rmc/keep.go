@@ -114,8 +114,39 @@ func (r *RMC) remember(e *wire.Event) {
 	r.eventHeld = min(r.eventHeld+1, eventRing)
 }
 
+// bucket bounds what a loose contact or a bad cable can make the RMC write into its flash: bucketSize events at once, one
+// a second after that. Events beyond are lost, and never told.
+type bucket struct {
+	tokens uint32
+	at     uint64
+	filled bool
+}
+
+const (
+	bucketSize   = 200
+	bucketMillis = 1_000
+)
+
+func (b *bucket) take(now uint64) bool {
+	if !b.filled {
+		*b = bucket{tokens: bucketSize, at: now, filled: true}
+	}
+	if n := (now - b.at) / bucketMillis; n > 0 {
+		b.tokens = uint32(min(uint64(b.tokens)+n, bucketSize))
+		b.at += n * bucketMillis
+	}
+	if b.tokens == 0 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
 // event adds one event about a slot (0: the rack), to the flash first. A flash that fails loses it at the next restart.
 func (r *RMC) event(kind wire.EventKind, slot uint8, code uint16, text string, failure *wire.Failure) {
+	if !r.bucket.take(r.now) {
+		return
+	}
 	e := wire.Event{
 		Sequence: r.eventSeq + 1, Millis: r.time(), Boot: r.resets, Kind: kind, ClockSet: r.clockSet, Slot: slot, Code: code,
 		Text: wire.MakeText64(text),

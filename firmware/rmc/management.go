@@ -34,6 +34,10 @@ func (r *RMC) enqueue(slot uint8, m *wire.Message) {
 		r.stray++
 		return
 	}
+	if r.slots[slot-1].silent && r.waits(slot) {
+		r.stray++ // one at a time knocks at a closed door, so that others get through
+		return
+	}
 	q := &r.queue[(r.first+r.queued)%queueLength]
 	r.queued++
 	q.addr, q.kind = m.Address, m.Type
@@ -41,6 +45,19 @@ func (r *RMC) enqueue(slot uint8, m *wire.Message) {
 	if r.tx.purpose == idle {
 		r.transact()
 	}
+}
+
+// waits says whether a bridged request to a slot is under way or queued.
+func (r *RMC) waits(slot uint8) bool {
+	if r.tx.purpose == bridge && r.tx.slot == slot {
+		return true
+	}
+	for n := range r.queued {
+		if r.queue[(r.first+n)%queueLength].addr.Dest == wire.BMC(slot) {
+			return true
+		}
+	}
+	return false
 }
 
 // serve answers a request to the RMC itself.

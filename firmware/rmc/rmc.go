@@ -99,7 +99,8 @@ type Config struct {
 // Limits are times in milliseconds and counts. A zero takes the default given.
 type Limits struct {
 	PollMillis       uint32 // between two polls; 50
-	ReplyMillis      uint32 // a BMC's time to answer a poll; 300
+	ReplyMillis      uint32 // a BMC's time to answer a poll; 500
+	SilentMillis     uint32 // between two polls of a BMC that is silent; 2000
 	BridgeMillis     uint32 // a BMC's time to answer a bridged request; 1500
 	SilentPolls      uint32 // unanswered polls that make a BMC silent; 3
 	ManagementMillis uint32 // silence of the management computer that puts fans to full speed; 15000
@@ -115,7 +116,7 @@ func (l *Limits) fill() {
 		v *uint32
 		n uint32
 	}{
-		{&l.PollMillis, 50}, {&l.ReplyMillis, 300}, {&l.BridgeMillis, 1500}, {&l.SilentPolls, 3}, {&l.ManagementMillis, 15_000},
+		{&l.PollMillis, 50}, {&l.ReplyMillis, 500}, {&l.SilentMillis, 2_000}, {&l.BridgeMillis, 1500}, {&l.SilentPolls, 3}, {&l.ManagementMillis, 15_000},
 		{&l.SenseMillis, 250}, {&l.StallMillis, 4_000}, {&l.KeepMillis, 10_000}, {&l.OverMillis, 5_000},
 		{&l.StartMillis, 5_000},
 	} {
@@ -214,6 +215,7 @@ type RMC struct {
 	events    [eventRing]wire.Event
 	eventSeq  uint32
 	eventHeld int
+	bucket    bucket
 }
 
 // slot is what the RMC knows of one slot.
@@ -223,6 +225,7 @@ type slot struct {
 	known    bool // state is from this tray
 	silent   bool
 	missed   uint32
+	polledAt uint64
 	heardAt  uint64
 	state    wire.UnitState
 

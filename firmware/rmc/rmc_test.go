@@ -248,6 +248,60 @@ func TestFullSpeed(t *testing.T) {
 	}
 }
 
+// The same as a property: whatever the rack is doing, without a sensor that matters the fans are at full speed within
+// three seconds, and never below the curve while all is known.
+func TestFullSpeedWithoutSensors(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		g := newRig(t).start()
+		policy := rmc.DefaultPolicies()
+		for range rapid.IntRange(0, 6).Draw(rt, "acts") {
+			b := g.bmcs[rapid.IntRange(0, 4).Draw(rt, "slot")]
+			switch rapid.IntRange(0, 3).Draw(rt, "act") {
+			case 0:
+				b.wants = rapid.Bool().Draw(rt, "wants")
+			case 1:
+				b.MilliCelsius = rapid.Int32Range(10_000, 95_000).Draw(rt, "temperature")
+			case 2:
+				g.inlet = rapid.Int32Range(5_000, 50_000).Draw(rt, "inlet")
+			default:
+				b.hung = rapid.Bool().Draw(rt, "hung")
+			}
+			g.run(rapid.Uint64Range(0, 500).Draw(rt, "steps") * 10)
+		}
+		g.run(2_500) // readings come in
+		if g.r.State().Flags&wire.RackFailsafe == 0 {
+			hottest := g.inlet
+			for _, b := range g.bmcs {
+				if !b.hung {
+					hottest = max(hottest, b.MilliCelsius)
+				}
+			}
+			if low := rmc.Duty(policy.Curve[:policy.CurveCount], hottest); g.duty[0] < low {
+				rt.Fatalf("duty %d at %d m°C, the curve says %d", g.duty[0], hottest, low)
+			}
+		}
+		g.inletLost = true
+		g.run(3_000)
+		if g.duty != [2]uint8{100, 100} {
+			rt.Fatalf("duties %v without the inlet's sensor", g.duty)
+		}
+	})
+}
+
+// A loose contact cannot wear the flash out.
+func TestEventsAreBounded(t *testing.T) {
+	g := newRig(t).start()
+	g.run(1_000)
+	before := g.r.State().LastEvent
+	for range 2_000 {
+		g.present[0] = !g.present[0]
+		g.run(50)
+	}
+	if n := g.r.State().LastEvent - before; n > 200+110 {
+		t.Errorf("%d events in 100 seconds", n)
+	}
+}
+
 func TestFanControllerComesBack(t *testing.T) {
 	g := newRig(t).start()
 	g.want(1)

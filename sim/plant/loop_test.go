@@ -425,6 +425,47 @@ func TestLoopComesBackStaggered(t *testing.T) {
 	}
 }
 
+// The same seed and the same schedule give the same physics and the same log, to the byte.
+func TestLoopIsDeterministic(t *testing.T) {
+	run := func() (plantHash [32]byte, log [32]byte) {
+		l := newLoop(t)
+		l.on()
+		for k := range 30 {
+			l.trays[k%units].cpu = float64(k%7) / 6
+			l.p.Edit(func(f *plant.Faults) {
+				f.Slot[2].Short = k == 10
+				f.Fan[1].Stuck = k > 15 && k < 20
+				f.Sag = float64(k/25) * 0.5
+			})
+			l.run(2 * time.Second)
+		}
+		h := sha256.New()
+		for after := uint32(0); ; {
+			resp := make([]byte, wire.MaxMessage-1)
+			n := l.rmc.Handle(wire.SideBus, l.now, wire.AppendReadEvents(wire.AppendRequest(nil, 1, wire.TypeOEM, wire.CmdReadEvents), after), resp)
+			h.Write(resp[:n])
+			events, err := wire.ParseEvents(resp[wire.HeaderSize+1 : n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e wire.Event
+			more := false
+			for events.Next(&e) {
+				after, more = e.Sequence, true
+			}
+			if !more {
+				break
+			}
+		}
+		return l.p.Hash(), [32]byte(h.Sum(nil))
+	}
+	p1, log1 := run()
+	p2, log2 := run()
+	if p1 != p2 || log1 != log2 {
+		t.Errorf("two runs differ: physics %v, log %v", p1 != p2, log1 != log2)
+	}
+}
+
 // Without air the units throttle, then shut down in order, and return when it is cool again.
 func TestLoopOverheating(t *testing.T) {
 	l := newLoop(t)
