@@ -40,7 +40,7 @@ func kernels(t *testing.T) *deb.Fetcher {
 func buildIn(t *testing.T, dir string, edit func(*config)) *result {
 	t.Helper()
 	c := config{
-		dir: dir, version: "0.1.0-test", security: 1, lock: "tools/locks/trixie-arm64.lock.json",
+		root: filepath.Join("..", ".."), dir: dir, version: "0.1.0-test", security: 1, lock: "tools/locks/trixie-arm64.lock.json",
 		bootKernel: "kernel", osKernel: "kernel", stage1: probe, init: probe, fetcher: kernels(t),
 	}
 	if edit != nil {
@@ -58,9 +58,6 @@ func buildIn(t *testing.T, dir string, edit func(*config)) *result {
 	}
 	return r
 }
-
-// atRoot makes the repository's root the working directory, as the command expects.
-func atRoot(t *testing.T) { t.Chdir(filepath.Join("..", "..")) }
 
 // layer reads the layer of a media type of one of the artefacts.
 func layer(t *testing.T, dir string, manifest, mediaType string) []byte {
@@ -86,7 +83,6 @@ func layer(t *testing.T, dir string, manifest, mediaType string) []byte {
 // turned must not be readable.
 func TestBoot(t *testing.T) {
 	qemu := racktest.Tool(t, "qemu-system-aarch64")
-	atRoot(t)
 	dir := t.TempDir()
 	r := buildIn(t, dir, nil)
 	volume := layer(t, dir, string(r.spec.Boot.Digest), typeBootImage)

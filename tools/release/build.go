@@ -48,6 +48,7 @@ const (
 )
 
 type config struct {
+	root                 string // of the repository, "" is the working directory
 	dir, version, lock   string
 	security             uint32
 	bootKernel, osKernel string // roles in the lock
@@ -64,10 +65,10 @@ type result struct {
 
 // build writes the layout, unless it is there already (false).
 func (c config) build(ctx context.Context) (*result, bool, error) {
-	stage1 := gobuild.Program{Package: c.stage1, GOOS: "linux", GOARCH: "arm64", Version: c.version}
-	init := gobuild.Program{Package: c.init, GOOS: "linux", GOARCH: "arm64", Version: c.version}
-	self := gobuild.Program{Package: "./tools/release", GOOS: runtime.GOOS, GOARCH: runtime.GOARCH}
-	lockBytes, err := os.ReadFile(c.lock)
+	stage1 := gobuild.Program{Dir: c.root, Package: c.stage1, GOOS: "linux", GOARCH: "arm64", Version: c.version}
+	init := gobuild.Program{Dir: c.root, Package: c.init, GOOS: "linux", GOARCH: "arm64", Version: c.version}
+	self := gobuild.Program{Dir: c.root, Package: "./tools/release", GOOS: runtime.GOOS, GOARCH: runtime.GOARCH}
+	lockBytes, err := os.ReadFile(filepath.Join(c.root, c.lock))
 	if err != nil {
 		return nil, false, fmt.Errorf("read lock: %w", err)
 	}
