@@ -75,7 +75,7 @@ func SignApps(dir string, operator OwnerKey, o SignOptions) error {
 			return err
 		}
 	}
-	p.prune(p.newest())
+	p.prune()
 	return p.save(fmt.Sprintf("%s signs apps %d", operator.Name, n))
 }
 

@@ -2,6 +2,7 @@ package source
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-git/go-billy/v5/osfs"
@@ -36,7 +38,8 @@ type InitOptions struct {
 	KeysDir string
 	// Owners and Threshold; 0 are the defaults, two of three.
 	Owners, Threshold int
-	// Rand is where keys come from; nil is crypto/rand.
+	// Rand is where the seeds of keys come from, 32 bytes each; nil is
+	// crypto/rand.
 	Rand io.Reader
 	// Sign are the options of the first signatures. Online is the new key.
 	Sign SignOptions
@@ -79,6 +82,13 @@ func InitRepository(dir string, o InitOptions) (*Keys, error) {
 	}
 	if o.Sign.Now.IsZero() {
 		o.Sign.Now = time.Now()
+	}
+	if o.KeysDir != "" {
+		if inside, err := isInside(o.KeysDir, dir); err != nil {
+			return nil, fmt.Errorf("folder for keys: %w", err)
+		} else if inside {
+			return nil, fmt.Errorf("folder for keys: %s is inside the repository: a push would publish them", o.KeysDir)
+		}
 	}
 	files, err := readFS(o.Files)
 	if err != nil {
@@ -124,14 +134,32 @@ func InitRepository(dir string, o InitOptions) (*Keys, error) {
 	return keys, nil
 }
 
+// isInside says whether a path is a folder or below it.
+func isInside(name, folder string) (bool, error) {
+	a, err := filepath.Abs(name)
+	if err != nil {
+		return false, err
+	}
+	b, err := filepath.Abs(folder)
+	if err != nil {
+		return false, err
+	}
+	rel, err := filepath.Rel(b, a)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)), nil
+}
+
 func newKeys(o InitOptions) (*Keys, error) {
 	keys := &Keys{}
+	random := o.Rand
+	if random == nil {
+		random = rand.Reader
+	}
 	make := func(name string) (OwnerKey, error) {
-		_, key, err := ed25519.GenerateKey(o.Rand)
-		if err != nil {
+		var seed [ed25519.SeedSize]byte
+		if _, err := io.ReadFull(random, seed[:]); err != nil {
 			return OwnerKey{}, fmt.Errorf("make key %s: %w", name, err)
 		}
-		return OwnerKey{name, key}, nil
+		return OwnerKey{name, ed25519.NewKeyFromSeed(seed[:])}, nil
 	}
 	for i := range o.Owners {
 		key, err := make(fmt.Sprintf("owner-%d", i+1))

@@ -115,6 +115,17 @@ func (p *publication) newest() int64 {
 	return 0
 }
 
+// newestComplete is the highest version that enough owners signed, 0 when
+// there is none.
+func (p *publication) newestComplete() int64 {
+	for _, v := range slices.Backward(p.versions()) {
+		if p.complete(v) {
+			return v
+		}
+	}
+	return 0
+}
+
 // published is the version that the timestamp leads to, 0 when there is none.
 func (p *publication) published() int64 {
 	v, _ := p.bundle().leadsTo(metadata.TARGETS)
@@ -271,8 +282,7 @@ func (p *publication) delegations() (*metadata.Delegations, error) {
 
 // prune drops what neither the published version nor a proposal needs. The
 // history of the ref keeps it.
-func (p *publication) prune(newest int64) {
-	published := p.published()
+func (p *publication) prune() {
 	keep := map[string]bool{"metadata/timestamp.json": true}
 	b := p.bundle()
 	add := func(role string, v int64) {
@@ -289,7 +299,7 @@ func (p *publication) prune(newest int64) {
 			}
 		}
 	}
-	for _, v := range []int64{published, newest} {
+	for _, v := range []int64{p.published(), p.newestComplete(), p.newest()} {
 		add(metadata.TARGETS, v)
 		keep[metadataPath(metadata.SNAPSHOT, v)] = true
 		keep[floorPath(uint64(v))] = true

@@ -111,6 +111,12 @@ type Verified struct {
 	// Signers are the names of the owners whose signatures were counted.
 	Signers []string
 
+	// Pending says why something newer than this state is not in force: a
+	// proposal that lacks signatures, or a commit that nobody proposed. It is
+	// read off what is not signed, for people only; nil when there is nothing
+	// newer.
+	Pending *Refusal
+
 	// AppsCommit is the commit of the files under apps/, "" when there are
 	// none that the operator signed; AppsRefusal says why not. It never
 	// keeps a unit from booting.
