@@ -101,7 +101,7 @@ func (s *Service) chassis(c place) object {
 			"ManagersInChassis": []object{ref(bmcURI(u))}, "ContainedBy": ref(rackURI),
 		},
 		"Oem": object{"Racklet": object{
-			"@odata.type": "#RackletTray.v1_0_0.Racklet", "Slot": u.slot, "Present": !s.absent(u),
+			"@odata.type": "#RackletTray.v1_0_0.Racklet", "Slot": u.slot, "Present": volatile{!s.absent(u)},
 			"AgeSeconds": volatile{s.age(&u.controller)},
 		}},
 	}
@@ -128,7 +128,7 @@ func (s *Service) rackChassis() object {
 	return object{
 		"@odata.type": "#Chassis.v1_28_0.Chassis", "@odata.id": rackURI, "Id": "rack", "Name": s.o.Rack.Metadata.Name,
 		"ChassisType": "Rack", "Manufacturer": "Racklet", "PowerState": "On", "UUID": s.o.Rack.Spec.ID,
-		"Status":         s.status(&s.rmc, "Enabled", s.rackHealth()),
+		"Status":         volatile{s.status(&s.rmc, "Enabled", s.rackHealth())},
 		"PowerSubsystem": ref(rackURI + "/PowerSubsystem"), "ThermalSubsystem": ref(rackURI + "/ThermalSubsystem"),
 		"EnvironmentMetrics": ref(rackURI + "/EnvironmentMetrics"), "Sensors": ref(rackURI + "/Sensors"),
 		"Links": object{
@@ -141,9 +141,9 @@ func (s *Service) rackChassis() object {
 			"SupplyVolts": volatile{thousandths(st.SupplyMillivolts)}, "InletCelsius": volatile{thousandths(st.InletMilliCelsius)},
 			"BudgetWatts": thousandths(st.BudgetMilliwatts), "GrantedWatts": volatile{thousandths(st.GrantedMilliwatts)},
 			"Fans":     volatile{s.fanList()},
-			"Failsafe": st.Flags&wire.RackFailsafe != 0, "Throttling": st.Flags&wire.RackThrottling != 0,
-			"SensorLost": st.Flags&wire.RackSensorLost != 0, "OverBudget": st.Flags&wire.RackOverBudget != 0,
-			"Available": s.rmc.online, "AgeSeconds": volatile{s.age(&s.rmc)}, "FrameErrors": volatile{st.FrameErrors},
+			"Failsafe": volatile{st.Flags&wire.RackFailsafe != 0}, "Throttling": volatile{st.Flags&wire.RackThrottling != 0},
+			"SensorLost": volatile{st.Flags&wire.RackSensorLost != 0}, "OverBudget": volatile{st.Flags&wire.RackOverBudget != 0},
+			"Available": volatile{s.rmc.online}, "AgeSeconds": volatile{s.age(&s.rmc)}, "FrameErrors": volatile{st.FrameErrors},
 			"Policies": policiesObject(&s.rules),
 		}},
 	}

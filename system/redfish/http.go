@@ -20,9 +20,10 @@ const (
 // object is a JSON object.
 type object map[string]any
 
-// volatile marks a value that changes by itself, as a reading or an age. It is
-// served like any other, but is no part of the resource's ETag: an ETag guards
-// what clients write.
+// volatile marks a value that changes by itself, as a state, a reading or an age. It is
+// served like any other, but is no part of the resource's ETag. An ETag guards what clients
+// write: one that changed with every stage of a boot would fail a client that reads, switches the
+// power on and then sets the boot override with the ETag it has.
 type volatile struct{ value any }
 
 func (v volatile) MarshalJSON() ([]byte, error) { return json.Marshal(v.value) }
@@ -323,6 +324,10 @@ func fields(body, current object, writable map[string]field, pointer string) (ch
 			continue // annotations of a resource that was read, as clients send them back
 		}
 		f, ok := writable[name]
+		now := current[name]
+		if v, is := now.(volatile); is {
+			now = v.value
+		}
 		switch {
 		case ok && f.sub != nil:
 			in, is := v.(map[string]any)
@@ -330,8 +335,8 @@ func fields(body, current object, writable map[string]field, pointer string) (ch
 				wrong = append(wrong, msgType(v, name, at))
 				continue
 			}
-			now, _ := current[name].(object)
-			n, more := fields(in, now, f.sub, at)
+			within, _ := now.(object)
+			n, more := fields(in, within, f.sub, at)
 			changes += n
 			wrong = append(wrong, more...)
 		case ok:
@@ -340,7 +345,7 @@ func fields(body, current object, writable map[string]field, pointer string) (ch
 			} else {
 				changes++
 			}
-		case current[name] != nil:
+		case now != nil:
 			wrong = append(wrong, msgReadOnly(name, at))
 		default:
 			wrong = append(wrong, msgUnknown(name, at))

@@ -146,22 +146,22 @@ func choose(o object, names []string) object {
 			out[k] = v
 		}
 	}
+	within := map[string][]string{} // property: what is chosen in it
 	for _, name := range names {
 		first, rest, nested := strings.Cut(name, "/")
-		v, ok := o[first]
-		switch in, is := v.(object); {
-		case !ok:
-		case nested && is:
-			part := choose(in, []string{rest})
-			if have, ok := out[first].(object); ok {
-				for k, e := range part {
-					have[k] = e
-				}
-			} else {
-				out[first] = part
-			}
-		case !nested:
+		if v, ok := o[first]; ok && !nested {
 			out[first] = v
+		} else if ok {
+			within[first] = append(within[first], rest)
+		}
+	}
+	for name, rest := range within {
+		v := o[name]
+		if c, is := v.(volatile); is {
+			v = c.value
+		}
+		if in, is := v.(object); is && out[name] == nil {
+			out[name] = choose(in, rest)
 		}
 	}
 	if members, ok := o["Members"].([]object); ok { // $select of an expanded collection speaks of its members

@@ -191,12 +191,12 @@ func (s *Service) system(u *unit) object {
 	state, health := s.health(u)
 	st := &u.state
 	console := systemURI(u) + "/Oem/Racklet/Console"
-	o := object{
+	return object{
 		"@odata.type": "#ComputerSystem.v1_27_0.ComputerSystem", "@odata.id": systemURI(u), "Id": u.name, "Name": u.name,
 		"SystemType": "Physical", "Manufacturer": "Racklet", "Model": u.spec.Spec.Platform, "HostName": u.name,
-		"Status": s.status(&u.controller, state, health), "PowerState": powerState(st),
+		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{powerState(st)},
 		"LocationIndicatorActive": st.LED, "IndicatorLED": lit(st.LED),
-		"BootProgress": object{"LastState": bootProgress(st.Stage), "OemLastState": st.Stage.String(), "LastStateTime": stamp(u.stageAt)},
+		"BootProgress": volatile{s.bootProgress(u)},
 		"Boot":         s.boot(u),
 		"SerialConsole": object{"MaxConcurrentSessions": maxConsoles,
 			"WebSocket": object{"ServiceEnabled": true, "Interactive": true, "ConsoleURI": console}},
@@ -206,10 +206,14 @@ func (s *Service) system(u *unit) object {
 			"target": systemURI(u) + "/Actions/ComputerSystem.Reset", "@Redfish.ActionInfo": systemURI(u) + "/ResetActionInfo",
 			"ResetType@Redfish.AllowableValues": resetTypes,
 		}},
-		"Oem": object{"Racklet": s.systemOem(u, console)},
+		"Oem": volatile{object{"Racklet": s.systemOem(u, console)}},
 	}
-	if u.stageAt.IsZero() {
-		delete(o["BootProgress"].(object), "LastStateTime")
+}
+
+func (s *Service) bootProgress(u *unit) object {
+	o := object{"LastState": bootProgress(u.state.Stage), "OemLastState": u.state.Stage.String()}
+	if !u.stageAt.IsZero() {
+		o["LastStateTime"] = stamp(u.stageAt)
 	}
 	return o
 }

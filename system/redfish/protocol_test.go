@@ -1,0 +1,567 @@
+package redfish_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stmcginnis/gofish"
+	"github.com/stmcginnis/gofish/schemas"
+
+	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/firmware/wire/wiretest"
+)
+
+// walk gets everything that is reachable from the service root.
+func (s *service) walk() map[string][]byte {
+	s.Helper()
+	seen := map[string][]byte{}
+	queue := []string{"/redfish/v1"}
+	link := regexp.MustCompile(`"@odata\.id":"([^"]+)"`)
+	for len(queue) > 0 {
+		uri := queue[0]
+		queue = queue[1:]
+		if seen[uri] != nil {
+			continue
+		}
+		if strings.HasSuffix(uri, "/Console") { // a WebSocket
+			continue
+		}
+		resp, b := s.do("GET", uri, "")
+		if resp.StatusCode != 200 {
+			s.Errorf("GET %s: %d %s", uri, resp.StatusCode, b)
+		}
+		seen[uri] = b
+		for _, m := range link.FindAllSubmatch(b, -1) {
+			queue = append(queue, string(m[1]))
+		}
+	}
+	return seen
+}
+
+// running is a service whose units run, with something in every log.
+func running(t *testing.T, units int) *service {
+	s := start(t, description(units, "On"))
+	s.rack.BMCs[1].Record(wire.EventFailure, 0, "", wire.MakeFailure("slot.chunk", "a", "b"))
+	s.rack.Record(wire.EventFan, 0, 0, "fan stalled")
+	s.until("all run", func() bool {
+		for slot := range s.rack.BMCs {
+			if s.system("unit-"+string(rune('0'+slot))).Oem.Racklet.Stage != "running" {
+				return false
+			}
+		}
+		return true
+	})
+	return s
+}
+
+// TestEveryResource holds for each resource what DSP0266 says of all.
+func TestEveryResource(t *testing.T) {
+	s := running(t, 2)
+	all := s.walk()
+	if len(all) < 60 {
+		t.Errorf("only %d resources", len(all))
+	}
+	for uri, b := range all {
+		var o map[string]any
+		if err := json.Unmarshal(b, &o); err != nil {
+			t.Fatal(err)
+		}
+		if o["@odata.id"] != uri || o["@odata.type"] == nil || o["Name"] == nil {
+			t.Errorf("%s: @odata.id %v, @odata.type %v, Name %v", uri, o["@odata.id"], o["@odata.type"], o["Name"])
+		}
+		resp, body := s.do("GET", uri, "")
+		etag := resp.Header.Get("ETag")
+		var again map[string]any
+		json.Unmarshal(body, &again)
+		if etag == "" || strings.HasPrefix(etag, "W/") || again["@odata.etag"] != etag {
+			t.Errorf("%s: ETag %s, @odata.etag %v", uri, etag, again["@odata.etag"])
+		}
+		for name, want := range map[string]string{"OData-Version": "4.0", "Content-Type": "application/json; charset=utf-8"} {
+			if got := resp.Header.Get(name); got != want {
+				t.Errorf("%s: %s %q", uri, name, got)
+			}
+		}
+		if l := resp.Header.Get("Link"); !strings.Contains(l, "rel=describedby") {
+			t.Errorf("%s: Link %q", uri, l)
+		}
+		resp, body = s.do("HEAD", uri, "")
+		if resp.StatusCode != 200 || len(body) != 0 || resp.Header.Get("ETag") == "" || resp.ContentLength <= 0 {
+			t.Errorf("HEAD %s: %d, %d bytes, length %d", uri, resp.StatusCode, len(body), resp.ContentLength)
+		}
+		resp, _ = s.do("GET", uri+"/", "")
+		if resp.StatusCode != 200 {
+			t.Errorf("GET %s/: %d", uri, resp.StatusCode)
+		}
+		for _, method := range []string{"PUT", "DELETE", "POST", "TRACE"} {
+			resp, body := s.do(method, uri, "")
+			allow := resp.Header.Get("Allow")
+			if resp.StatusCode != 405 || !strings.HasPrefix(allow, "GET, HEAD") || strings.Contains(allow, method) {
+				t.Errorf("%s %s: %d, Allow %q", method, uri, resp.StatusCode, allow)
+			}
+			firstMessage(t, body)
+		}
+		if resp, body := s.do("GET", uri+"/nothing", ""); resp.StatusCode != 404 || resp.Header.Get("Allow") != "" {
+			t.Errorf("GET %s/nothing: %d %s", uri, resp.StatusCode, body)
+		}
+	}
+}
+
+// TestSchemas holds every resource against the standard's JSON Schemas, where they are at hand.
+func TestSchemas(t *testing.T) {
+	dir := os.Getenv("REDFISH_SCHEMAS")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "redfish-schemas")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("no schemas: set REDFISH_SCHEMAS to the JSON Schemas of the Redfish publications")
+	}
+	c := jsonschema.NewCompiler()
+	c.UseLoader(newLocal(t, dir))
+	s := running(t, 1)
+	ids := 0
+	for uri, b := range s.walk() {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := strings.TrimPrefix(v.(map[string]any)["@odata.type"].(string), "#")
+		dot := strings.LastIndexByte(kind, '.')
+		file, name := kind[:dot]+".json", kind[dot+1:]
+		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+			t.Errorf("%s: no schema %s", uri, file)
+			continue
+		}
+		schema, err := c.Compile("http://redfish.dmtf.org/schemas/v1/" + file + "#/definitions/" + name)
+		if err != nil {
+			t.Errorf("%s: %v", uri, err)
+			continue
+		}
+		if err := schema.Validate(v); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		}
+		ids++
+	}
+	if ids == 0 {
+		t.Error("nothing was checked")
+	}
+	// A negative control: a wrong value is found.
+	schema, err := c.Compile("http://redfish.dmtf.org/schemas/v1/ComputerSystem.v1_27_0.json#/definitions/ComputerSystem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, b := s.do("GET", "/redfish/v1/Systems/unit-1", "")
+	for _, edit := range [][2]string{{`"PowerState":"On"`, `"PowerState":"Glowing"`}, {`"PowerState":"On"`, `"PowerState":"On","Invented":1`}} {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(strings.Replace(string(b), edit[0], edit[1], 1)))
+		if err != nil || schema.Validate(v) == nil {
+			t.Errorf("%s passed", edit[1])
+		}
+	}
+}
+
+// local loads the standard's schemas from a directory and nothing from elsewhere. What is not there
+// is replaced: another version of a schema that is there accepts nothing, since the newest one
+// decides; a schema of what is not served accepts a reference.
+type local struct {
+	dir     string
+	missing map[string]map[string]any // file: its definitions
+}
+
+func newLocal(t *testing.T, dir string) *local {
+	l := &local{dir, map[string]map[string]any{}}
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schemas in %s: %v", dir, err)
+	}
+	link := regexp.MustCompile(`http://redfish\.dmtf\.org/schemas/(?:swordfish/)?v1/([A-Za-z0-9_.]+)#/definitions/([A-Za-z0-9_]+)`)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(b, -1) {
+			file, name := string(m[1]), string(m[2])
+			if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+				continue
+			}
+			if l.missing[file] == nil {
+				l.missing[file] = map[string]any{}
+			}
+			base, _, _ := strings.Cut(file, ".")
+			if _, err := os.Stat(filepath.Join(dir, base+".json")); err == nil {
+				l.missing[file][name] = false
+			} else {
+				l.missing[file][name] = map[string]any{"type": "object", "required": []any{"@odata.id"}}
+			}
+		}
+	}
+	return l
+}
+
+func (l *local) Load(url string) (any, error) {
+	name := filepath.Base(url)
+	if d := l.missing[name]; d != nil {
+		return map[string]any{"definitions": d}, nil
+	}
+	f, err := os.Open(filepath.Join(l.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return jsonschema.UnmarshalJSON(f)
+}
+
+func TestProtocol(t *testing.T) {
+	s := start(t, description(2, "Off"))
+	const unit = "/redfish/v1/Systems/unit-1"
+	resp, _ := s.do("GET", unit, "")
+	etag := resp.Header.Get("ETag")
+	resp, _ = s.do("GET", "/redfish/v1/Systems", "")
+	steady := resp.Header.Get("ETag")
+	for _, c := range []struct {
+		name, method, path, body string
+		header                   []string
+		status                   int
+		message                  string
+	}{
+		{"version root", "GET", "/redfish", "", nil, 200, ""},
+		{"service document", "GET", "/redfish/v1/odata", "", nil, 200, ""},
+		{"metadata", "GET", "/redfish/v1/$metadata", "", nil, 200, ""},
+		{"elsewhere", "GET", "/", "", nil, 404, "ResourceMissingAtURI"},
+		{"odd path", "GET", "/redfish/v1/Systems/%2e%2e/%00", "", nil, 404, "ResourceMissingAtURI"},
+		{"empty segment", "GET", "/redfish/v1/Systems//", "", nil, 404, "ResourceMissingAtURI"},
+		{"same OData version", "GET", unit, "", []string{"OData-Version", "4.0"}, 200, ""},
+		{"other OData version", "GET", unit, "", []string{"OData-Version", "3.0"}, 412, "HeaderInvalid"},
+		{"accepts XML only", "GET", unit, "", []string{"Accept", "application/xml"}, 406, "HeaderInvalid"},
+		{"accepts JSON among others", "GET", unit, "", []string{"Accept", "text/html, application/json;q=0.5"}, 200, ""},
+		{"not modified", "GET", "/redfish/v1/Systems", "", []string{"If-None-Match", steady}, 304, ""},
+		{"modified", "GET", "/redfish/v1/Systems", "", []string{"If-None-Match", `"other"`}, 200, ""},
+		{"with readings, never not modified", "GET", unit, "", []string{"If-None-Match", etag}, 200, ""},
+		{"wrong ETag", "PATCH", unit, `{"LocationIndicatorActive":true}`, []string{"If-Match", `"other"`}, 412, "PreconditionFailed"},
+		{"weak ETag", "PATCH", unit, `{"LocationIndicatorActive":true}`, []string{"If-Match", "W/" + etag}, 412, "PreconditionFailed"},
+		{"right ETag", "PATCH", unit, `{"LocationIndicatorActive":true}`, []string{"If-Match", etag}, 200, ""},
+		{"that ETag again", "PATCH", unit, `{"LocationIndicatorActive":true}`, []string{"If-Match", etag}, 412, "PreconditionFailed"},
+		{"any ETag", "PATCH", unit, `{"LocationIndicatorActive":false}`, []string{"If-Match", "*"}, 200, ""},
+		{"unknown property", "PATCH", unit, `{"Colour":"red"}`, nil, 400, "PropertyUnknown"},
+		{"read-only property", "PATCH", unit, `{"PowerState":"On"}`, nil, 400, "PropertyNotWritable"},
+		{"read-only property within", "PATCH", unit, `{"Boot":{"BootOrder":["SlotB"]}}`, nil, 400, "PropertyNotWritable"},
+		{"wrong type", "PATCH", unit, `{"LocationIndicatorActive":"yes"}`, nil, 400, "PropertyValueTypeError"},
+		{"object for a value", "PATCH", unit, `{"Boot":"now"}`, nil, 400, "PropertyValueTypeError"},
+		{"null", "PATCH", unit, `{"LocationIndicatorActive":null}`, nil, 400, "PropertyValueTypeError"},
+		{"not in list", "PATCH", unit, `{"IndicatorLED":"Blinking"}`, nil, 400, "PropertyValueNotInList"},
+		{"nothing", "PATCH", unit, `{}`, nil, 400, "NoOperation"},
+		{"annotations only", "PATCH", unit, `{"@odata.id":"x"}`, nil, 400, "NoOperation"},
+		{"cut short", "PATCH", unit, `{"LocationIndicatorActive":`, nil, 400, "MalformedJSON"},
+		{"two documents", "PATCH", unit, `{} {}`, nil, 400, "MalformedJSON"},
+		{"null document", "PATCH", unit, `null`, nil, 400, "MalformedJSON"},
+		{"deep", "PATCH", unit, strings.Repeat("[", 20_000), nil, 400, "MalformedJSON"},
+		{"huge", "PATCH", unit, `{"A":"` + strings.Repeat("x", 70_000) + `"}`, nil, 413, "PayloadTooLarge"},
+		{"a form", "PATCH", unit, "a=b", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "HeaderInvalid"},
+		{"patch a collection", "PATCH", "/redfish/v1/Systems", `{}`, nil, 405, "OperationNotAllowed"},
+		{"patch nothing", "PATCH", "/redfish/v1/Systems/unit-9", `{}`, nil, 404, "ResourceMissingAtURI"},
+		{"get an action", "GET", unit + "/Actions/ComputerSystem.Reset", "", nil, 405, "OperationNotAllowed"},
+		{"a fan of a tray", "GET", "/redfish/v1/Chassis/tray-1/ThermalSubsystem/Fans/fan-1", "", nil, 404, "ResourceMissingAtURI"},
+		{"unknown query", "GET", "/redfish/v1/Systems?$filter=1", "", nil, 501, "QueryNotSupported"},
+		{"parameter of others", "GET", "/redfish/v1/Systems?colour=red", "", nil, 200, ""},
+		{"bad top", "GET", "/redfish/v1/Systems?$top=-1", "", nil, 400, "QueryParameterValueFormatError"},
+		{"bad expand", "GET", "/redfish/v1/Systems?$expand=all", "", nil, 400, "QueryParameterValueFormatError"},
+		{"top of no collection", "GET", unit + "?$top=1", "", nil, 400, "QueryNotSupportedOnResource"},
+		{"bad Last-Event-ID", "GET", "/redfish/v1/EventService/SSE", "", []string{"Last-Event-ID", "yesterday"}, 400, "HeaderInvalid"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			resp, b := s.do(c.method, c.path, c.body, c.header...)
+			if resp.StatusCode != c.status {
+				t.Fatalf("%d, want %d: %s", resp.StatusCode, c.status, b)
+			}
+			if v := resp.Header.Get("OData-Version"); v != "4.0" {
+				t.Errorf("OData-Version %q", v)
+			}
+			if c.message != "" {
+				m := firstMessage(t, b)
+				if m.MessageID != "Base.1.22."+c.message || m.Message == "" || m.Resolution == "" {
+					t.Errorf("message %+v", m)
+				}
+				if strings.HasPrefix(c.message, "Property") && len(m.Related) == 0 {
+					t.Errorf("the property is not named: %+v", m)
+				}
+			}
+		})
+	}
+	if n := s.rack.BMCs[1].State().DesiredGeneration; n != 2 {
+		t.Errorf("%d changes reached the BMC, want the 2 good ones", n)
+	}
+}
+
+func TestQueries(t *testing.T) {
+	s := start(t, description(3, "Off"))
+	var c struct {
+		Members []map[string]any
+		Count   int    `json:"Members@odata.count"`
+		Next    string `json:"Members@odata.nextLink"`
+	}
+	get := func(q string) { c.Members, c.Next = nil, ""; s.get("/redfish/v1/Systems"+q, &c) }
+	if get("?$expand=.($levels=1)"); len(c.Members) != 3 || c.Members[2]["PowerState"] != "Off" || c.Members[2]["Id"] != "unit-3" {
+		t.Errorf("expanded: %v", c.Members)
+	}
+	if get("?$top=2"); len(c.Members) != 2 || c.Count != 3 || c.Next != "/redfish/v1/Systems?$skip=2" {
+		t.Errorf("top: %d of %d, next %q", len(c.Members), c.Count, c.Next)
+	}
+	if get("?$skip=2"); len(c.Members) != 1 || c.Members[0]["@odata.id"] != "/redfish/v1/Systems/unit-3" {
+		t.Errorf("skip: %v", c.Members)
+	}
+	if get("?$skip=9"); len(c.Members) != 0 {
+		t.Errorf("skip beyond: %v", c.Members)
+	}
+	if get("?$expand=*&$select=PowerState,Boot/BootNext"); len(c.Members) != 3 || c.Members[0]["PowerState"] != "Off" || c.Members[0]["Oem"] != nil || c.Members[0]["Boot"] == nil {
+		t.Errorf("select of expanded: %v", c.Members)
+	}
+	one := start(t, description(1, "Off"))
+	var v struct{ Id, PowerState string }
+	if one.get("/redfish/v1/Systems?only", &v); v.Id != "unit-1" || v.PowerState != "Off" {
+		t.Errorf("only: %+v", v)
+	}
+	var sel map[string]any
+	if one.get("/redfish/v1/Systems/unit-1?$select=Oem/Racklet/Stage,Oem/Racklet/Slot", &sel); fmt.Sprint(sel["Oem"]) != "map[Racklet:map[@odata.type:#RackletComputerSystem.v1_0_0.Racklet Slot:1 Stage:off]]" {
+		t.Errorf("select within: %v", sel)
+	}
+	sel = nil
+	if one.get("/redfish/v1/Systems/unit-1?$select=PowerState", &sel); sel["PowerState"] != "Off" || sel["Boot"] != nil || sel["Id"] == nil {
+		t.Errorf("select: %v", sel)
+	}
+}
+
+// stream reads server-sent events until f is satisfied.
+func (s *service) stream(last string, f func(id string, e map[string]any) bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), wait)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", s.url+"/redfish/v1/EventService/SSE", nil)
+	req.Header.Set("Accept", "text/event-stream")
+	if last != "" {
+		req.Header.Set("Last-Event-ID", last)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if t := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || t != "text/event-stream" {
+		s.Fatalf("stream: %d %s", resp.StatusCode, t)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	id := ""
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+			id = v
+		}
+		if v, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			var e struct{ Events []map[string]any }
+			if err := json.Unmarshal([]byte(v), &e); err != nil || len(e.Events) != 1 {
+				s.Fatalf("event %s: %v", v, err)
+			}
+			if f(id, e.Events[0]) {
+				return
+			}
+		}
+	}
+	s.Fatalf("the stream ended: %v", lines.Err())
+}
+
+func TestEvents(t *testing.T) {
+	s := start(t, description(2, "Off"))
+	var ids []string
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		s.rack.BMCs[2].Record(wire.EventThermal, 2, "too hot", wire.Failure{})
+		s.rack.BMCs[2].Record(wire.EventStage, uint16(wire.StageSource), "source", wire.Failure{})
+	}()
+	s.stream("", func(id string, e map[string]any) bool {
+		ids = append(ids, id)
+		if e["Message"] == "too hot" {
+			o := e["OriginOfCondition"].(map[string]any)["@odata.id"]
+			if e["MessageId"] != "Racklet.1.0.Thermal" || e["Severity"] != "Critical" || o != "/redfish/v1/Systems/unit-2" {
+				t.Errorf("event: %v", e)
+			}
+			var entry struct{ Message string }
+			if s.get(e["LogEntry"].(map[string]any)["@odata.id"].(string), &entry); entry.Message != "too hot" {
+				t.Errorf("log entry: %+v", entry)
+			}
+		}
+		return e["Message"] == "source"
+	})
+	if !slices.IsSortedFunc(ids, func(a, b string) int { return len(a) - len(b) + strings.Compare(a, b) }) {
+		t.Errorf("numbers do not rise: %v", ids)
+	}
+	// The same again from the middle: exactly what came after.
+	if len(ids) < 2 {
+		t.Fatalf("only %v", ids)
+	}
+	s.stream(ids[len(ids)-2], func(id string, e map[string]any) bool {
+		if id != ids[len(ids)-1] || e["Message"] != "source" {
+			t.Errorf("replay begins with %s %v", id, e["Message"])
+		}
+		return true
+	})
+	// A number of another life: everything that is known.
+	s.stream("99999999999999999", func(_ string, e map[string]any) bool { return e["Message"] == "controller started" })
+}
+
+func TestConsole(t *testing.T) {
+	s := start(t, description(1, "On"))
+	s.rack.BMCs[1].Print("booting\r\n")
+	var v struct {
+		SerialConsole struct{ WebSocket struct{ ConsoleURI string } }
+	}
+	s.get("/redfish/v1/Systems/unit-1", &v)
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, s.url+v.SerialConsole.WebSocket.ConsoleURI, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	read := func(want string) {
+		t.Helper()
+		var got []byte
+		for !bytes.Contains(got, []byte(want)) {
+			kind, b, err := ws.Read(ctx)
+			if err != nil || kind != websocket.MessageBinary {
+				t.Fatalf("after %q: %v", got, err)
+			}
+			got = append(got, b...)
+		}
+	}
+	read("booting\r\n")
+	if err := ws.Write(ctx, websocket.MessageBinary, []byte("hello\r")); err != nil {
+		t.Fatal(err)
+	}
+	s.until("it is typed", func() bool { return s.rack.BMCs[1].Typed() == "hello\r" })
+	long := strings.Repeat("0123456789abcdef", 600) + "end\n"
+	s.rack.BMCs[1].Print(long)
+	read("end\n")
+	second, _, err := websocket.Dial(ctx, s.url+v.SerialConsole.WebSocket.ConsoleURI, nil) // the scroll-back comes first
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.CloseNow()
+	if _, b, err := second.Read(ctx); err != nil || !bytes.HasPrefix(b, []byte("booting")) {
+		t.Errorf("scroll-back %.20q: %v", b, err)
+	}
+	if _, resp, err := websocket.Dial(ctx, s.url+v.SerialConsole.WebSocket.ConsoleURI, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}}); err == nil || resp.StatusCode != 403 {
+		t.Error("a page of another origin may open the console")
+	}
+	if resp, _ := s.do("GET", "/redfish/v1/Systems/unit-9/Oem/Racklet/Console", ""); resp.StatusCode != 404 {
+		t.Errorf("console of no unit: %d", resp.StatusCode)
+	}
+}
+
+func TestEvidence(t *testing.T) {
+	s := start(t, description(1, "Off"))
+	const path = "/redfish/v1/ComponentIntegrity/bmc-1/Actions/ComponentIntegrity.SPDMGetSignedMeasurements"
+	nonce := strings.Repeat("5a", 32)
+	resp, b := s.do("POST", path, `{"Nonce":"`+nonce+`"}`)
+	var v struct{ SignedMeasurements, SigningAlgorithm string }
+	if err := json.Unmarshal(b, &v); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, b)
+	}
+	got, err := base64.StdEncoding.DecodeString(v.SignedMeasurements)
+	if err != nil || string(got) != "evidence"+strings.Repeat("Z", 32) || v.SigningAlgorithm != "Ed25519" {
+		t.Errorf("evidence %q: %v", got, err)
+	}
+	for body, want := range map[string]string{
+		`{}`:                              "ActionParameterMissing",
+		`{"Nonce":"5a"}`:                  "ActionParameterValueFormatError",
+		`{"Nonce":7}`:                     "ActionParameterValueFormatError",
+		`{"Nonce":"` + nonce + `","A":1}`: "ActionParameterUnknown",
+	} {
+		if resp, b := s.do("POST", path, body); resp.StatusCode != 400 || firstMessage(t, b).MessageID != "Base.1.22."+want {
+			t.Errorf("%s: %d %s", body, resp.StatusCode, b)
+		}
+	}
+	s.rack.BMCs[1].SetFaults(wiretest.Faults{Code: wire.CodeNotReady})
+	if resp, b := s.do("POST", path, `{"Nonce":"`+nonce+`"}`); resp.StatusCode != 409 {
+		t.Errorf("not ready: %d %s", resp.StatusCode, b)
+	}
+}
+
+// TestGofish drives the service with a client that others wrote.
+func TestGofish(t *testing.T) {
+	s := start(t, description(2, "Off"))
+	c, err := gofish.Connect(gofish.ClientConfig{Endpoint: s.url, ReuseConnections: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Logout()
+	systems, err := c.Service.Systems()
+	if err != nil || len(systems) != 2 {
+		t.Fatalf("%d systems: %v", len(systems), err)
+	}
+	one := systems[slices.IndexFunc(systems, func(s *schemas.ComputerSystem) bool { return s.ID == "unit-1" })]
+	if one.PowerState != schemas.OffPowerState {
+		t.Errorf("power state %s", one.PowerState)
+	}
+	if _, err := one.Reset(schemas.OnResetType); err != nil {
+		t.Fatal(err)
+	}
+	s.until("it is on", func() bool {
+		systems, err := c.Service.Systems()
+		return err == nil && slices.ContainsFunc(systems, func(s *schemas.ComputerSystem) bool { return s.ID == "unit-1" && s.PowerState == schemas.OnPowerState })
+	})
+	chassis, err := c.Service.Chassis()
+	if err != nil || len(chassis) != 3 {
+		t.Fatalf("%d chassis: %v", len(chassis), err)
+	}
+	at := slices.IndexFunc(chassis, func(c *schemas.Chassis) bool { return c.ChassisType == schemas.RackChassisType })
+	if at < 0 {
+		t.Fatal("no rack among the chassis")
+	}
+	thermal, err := chassis[at].ThermalSubsystem()
+	if err != nil || thermal == nil {
+		t.Fatalf("thermal subsystem: %v", err)
+	}
+	fans, err := thermal.Fans()
+	if err != nil || len(fans) != 2 {
+		t.Errorf("%d fans: %v", len(fans), err)
+	}
+	managers, err := c.Service.Managers()
+	if err != nil || len(managers) != 3 || !slices.ContainsFunc(managers, func(m *schemas.Manager) bool { return m.ManagerType == schemas.BMCManagerType }) {
+		t.Errorf("%d managers: %v", len(managers), err)
+	}
+	logs, err := one.LogServices()
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("%d logs: %v", len(logs), err)
+	}
+	s.until("the log has the boot", func() bool {
+		entries, err := logs[0].Entries()
+		return err == nil && len(entries) > 3
+	})
+	if err := one.SetBoot(&schemas.Boot{BootSourceOverrideEnabled: schemas.OnceBootSourceOverrideEnabled,
+		BootSourceOverrideTarget: schemas.UefiTargetBootSource, UefiTargetBootSourceOverride: "SlotB"}); err != nil {
+		t.Errorf("boot override: %v", err)
+	}
+	if st := s.rack.BMCs[1].State(); st.BootMode != wire.BootOnce || st.BootOverride != wire.SlotB {
+		t.Errorf("the BMC has %v %d", st.BootMode, st.BootOverride)
+	}
+}
+
+func FuzzRequests(f *testing.F) {
+	f.Add("PATCH", "/redfish/v1/Systems/unit-1", `{"Boot":{"BootSourceOverrideEnabled":"Once"}}`)
+	f.Add("POST", "/redfish/v1/Systems/unit-1/Actions/ComputerSystem.Reset", `{"ResetType":"On"}`)
+	f.Add("GET", "/redfish/v1/Systems?$expand=.&$select=Oem/Racklet/Stage&$top=1", "")
+	f.Add("PATCH", "/redfish/v1/Chassis/rack", `{"Oem":{"Racklet":{"Policies":{"Curve":[{"TemperatureCelsius":1,"DutyPercent":2}]}}}}`)
+	h := newFuzzService(f)
+	f.Fuzz(func(t *testing.T, method, target, body string) { h.try(t, method, target, body) })
+}
