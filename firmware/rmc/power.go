@@ -50,6 +50,7 @@ type Claim struct {
 	Cap   uint32 // it gets no more; 0: no limit
 	Has   uint32 // granted already
 	Runs  bool   // its unit draws power already, granted or not
+	Draws uint32 // what to reckon with while it runs without a grant, as after a withdrawal until it is off
 }
 
 func (c *Claim) goal() uint32 {
@@ -62,8 +63,8 @@ func (c *Claim) goal() uint32 {
 // Allot shares a budget out. The sum of the grants it returns never exceeds the budget.
 //
 // Who has something keeps it, as far as still wanted; if that is too much, the highest slots lose theirs. Then come units
-// that run without a grant, then raises, and last, if start is true, one unit that is to start: the first that fits, from
-// slot index next on and around. Its grant must also fit into room, what the meter leaves. It returns the index of the
+// that run without a grant, then raises, and last, if start is true, one unit that is to start: the first that fits beside
+// those that still run after a withdrawal, from slot index next on and around. Its grant must also fit into room, what the meter leaves. It returns the index of the
 // unit started, or -1.
 func Allot(budget, room uint32, claims *[wire.MaxSlots]Claim, start bool, next uint8) (grants [wire.MaxSlots]uint32, started int) {
 	left := budget
@@ -93,6 +94,11 @@ func Allot(budget, room uint32, claims *[wire.MaxSlots]Claim, start bool, next u
 	}
 	if !start {
 		return grants, -1
+	}
+	for i := range claims {
+		if claims[i].Runs && grants[i] == 0 {
+			left -= min(claims[i].Draws, left)
+		}
 	}
 	for n := range claims {
 		i := (int(next) + n) % len(claims)
@@ -190,6 +196,7 @@ func (r *RMC) claim(i int) Claim {
 	}
 	s := &t.state
 	c.Runs = s.State == wire.StateRunning || s.State == wire.StateDraining || s.Rail
+	c.Draws = max(s.GrantMilliwatts, s.Milliwatts)
 	switch s.State {
 	case wire.StatePowering, wire.StateRunning:
 		c.Wants = s.RequestMilliwatts

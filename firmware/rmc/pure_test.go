@@ -87,21 +87,23 @@ func TestAllot(t *testing.T) {
 		want         grants
 		started      int
 	}{
-		"nobody wants":             {50, all, nil, true, 0, grants{}, -1},
-		"one starts":               {50, all, []rmc.Claim{{Wants: 12}, {Wants: 12}}, true, 0, grants{12}, 0},
-		"the next one starts":      {50, all, []rmc.Claim{{Wants: 12}, {Wants: 12}}, true, 1, grants{0, 12}, 1},
-		"not yet":                  {50, all, []rmc.Claim{{Wants: 12}}, false, 0, grants{}, -1},
-		"does not fit":             {50, all, []rmc.Claim{{Wants: 40, Has: 40}, {Wants: 12}}, true, 0, grants{40}, -1},
-		"a smaller one fits":       {50, all, []rmc.Claim{{Wants: 40, Has: 40}, {Wants: 12}, {Wants: 10}}, true, 0, grants{40, 0, 10}, 2},
-		"no room by the meter":     {50, 11, []rmc.Claim{{Wants: 12}}, true, 0, grants{}, -1},
-		"room is for starts alone": {50, 0, []rmc.Claim{{Wants: 12, Has: 12}, {Wants: 12, Runs: true}}, true, 0, grants{12, 12}, -1},
-		"capped":                   {50, all, []rmc.Claim{{Wants: 12, Cap: 8}}, true, 0, grants{8}, 0},
-		"capped while running":     {50, all, []rmc.Claim{{Wants: 12, Has: 12, Cap: 8}}, false, 0, grants{8}, -1},
-		"raised":                   {50, all, []rmc.Claim{{Wants: 20, Has: 12}}, false, 0, grants{20}, -1},
-		"raise does not fit":       {15, all, []rmc.Claim{{Wants: 20, Has: 12}}, false, 0, grants{12}, -1},
-		"released":                 {50, all, []rmc.Claim{{Has: 12}}, true, 0, grants{}, -1},
-		"budget fell":              {30, all, []rmc.Claim{{Wants: 12, Has: 12}, {Wants: 12, Has: 12}, {Wants: 12, Has: 12}}, true, 0, grants{12, 12}, -1},
-		"runs without a grant":     {30, all, []rmc.Claim{{Wants: 12}, {Wants: 12, Runs: true}}, false, 0, grants{0, 12}, -1},
+		"nobody wants":               {50, all, nil, true, 0, grants{}, -1},
+		"one starts":                 {50, all, []rmc.Claim{{Wants: 12}, {Wants: 12}}, true, 0, grants{12}, 0},
+		"the next one starts":        {50, all, []rmc.Claim{{Wants: 12}, {Wants: 12}}, true, 1, grants{0, 12}, 1},
+		"not yet":                    {50, all, []rmc.Claim{{Wants: 12}}, false, 0, grants{}, -1},
+		"does not fit":               {50, all, []rmc.Claim{{Wants: 40, Has: 40}, {Wants: 12}}, true, 0, grants{40}, -1},
+		"a smaller one fits":         {50, all, []rmc.Claim{{Wants: 40, Has: 40}, {Wants: 12}, {Wants: 10}}, true, 0, grants{40, 0, 10}, 2},
+		"no room by the meter":       {50, 11, []rmc.Claim{{Wants: 12}}, true, 0, grants{}, -1},
+		"room is for starts alone":   {50, 0, []rmc.Claim{{Wants: 12, Has: 12}, {Wants: 12, Runs: true}}, true, 0, grants{12, 12}, -1},
+		"capped":                     {50, all, []rmc.Claim{{Wants: 12, Cap: 8}}, true, 0, grants{8}, 0},
+		"capped while running":       {50, all, []rmc.Claim{{Wants: 12, Has: 12, Cap: 8}}, false, 0, grants{8}, -1},
+		"raised":                     {50, all, []rmc.Claim{{Wants: 20, Has: 12}}, false, 0, grants{20}, -1},
+		"raise does not fit":         {15, all, []rmc.Claim{{Wants: 20, Has: 12}}, false, 0, grants{12}, -1},
+		"released":                   {50, all, []rmc.Claim{{Has: 12}}, true, 0, grants{}, -1},
+		"budget fell":                {30, all, []rmc.Claim{{Wants: 12, Has: 12}, {Wants: 12, Has: 12}, {Wants: 12, Has: 12}}, true, 0, grants{12, 12}, -1},
+		"runs without a grant":       {30, all, []rmc.Claim{{Wants: 12}, {Wants: 12, Runs: true}}, false, 0, grants{0, 12}, -1},
+		"a withdrawn one still runs": {24, all, []rmc.Claim{{Wants: 12}, {Runs: true, Draws: 13}}, true, 0, grants{}, -1},
+		"beside a withdrawn one":     {24, all, []rmc.Claim{{Wants: 12}, {Runs: true, Draws: 12}}, true, 0, grants{12}, 0},
 		"overflow": {^uint32(0), all, []rmc.Claim{{Wants: ^uint32(0), Has: ^uint32(0)}, {Wants: ^uint32(0), Has: ^uint32(0)}}, true, 0,
 			grants{^uint32(0)}, -1},
 	} {
@@ -125,6 +127,7 @@ func TestGrantsNeverExceedBudget(t *testing.T) {
 			for i := range claims {
 				claims[i].Wants = rapid.OneOf(mW, rapid.Just(uint32(0)), rapid.Uint32()).Draw(t, "wants")
 				claims[i].Cap = rapid.OneOf(mW, rapid.Just(uint32(0))).Draw(t, "cap")
+				claims[i].Draws = mW.Draw(t, "draws")
 				claims[i].Runs = rapid.Bool().Draw(t, "runs")
 				if rapid.IntRange(0, 9).Draw(t, "lost") == 0 {
 					claims[i].Has = rapid.Uint32().Draw(t, "has") // a BMC may claim anything

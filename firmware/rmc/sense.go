@@ -32,9 +32,9 @@ func (r *RMC) sense() {
 	if r.sensedAt != 0 && r.now-r.sensedAt < uint64(r.limits.SenseMillis) {
 		return
 	}
-	elapsed := r.now - r.sensedAt
+	elapsed, first := r.now-r.sensedAt, r.sensedAt == 0
 	r.sensedAt = max(r.now, 1)
-	r.readPower(elapsed)
+	r.readPower(elapsed, first)
 	r.readInlet()
 	r.readFans()
 	if r.energy != r.kept && r.now-r.keptAt >= uint64(r.limits.KeepMillis) {
@@ -42,7 +42,7 @@ func (r *RMC) sense() {
 	}
 }
 
-func (r *RMC) readPower(elapsed uint64) {
+func (r *RMC) readPower(elapsed uint64, first bool) {
 	before := r.power.Millivolts
 	if r.ports.Meter == nil {
 		r.powerLost = true
@@ -60,7 +60,7 @@ func (r *RMC) readPower(elapsed uint64) {
 	} else if p.Millijoules >= r.chip {
 		delta -= r.chip
 	}
-	if r.sensedAt == elapsed || delta <= (elapsed+1_000)*maxPlausible/1_000 { // the first reading covers a restart of ours
+	if first || delta <= (elapsed+1_000)*maxPlausible/1_000 { // the first one covers a restart of ours
 		r.energy += delta
 	}
 	r.chip, r.chipKnown = p.Millijoules, true
