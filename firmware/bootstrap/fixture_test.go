@@ -43,9 +43,11 @@ var testNow = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 // world is a rack repository with its keys, artefacts on mirrors, a BMC and a
 // computer: all that a Boot meets.
 type world struct {
-	t    *testing.T
-	dir  string
-	keys *source.Keys
+	t      *testing.T
+	dir    string
+	url    string
+	signed time.Time
+	keys   *source.Keys
 
 	kernel, initramfs, root, image []byte
 	tree                           verity.Tree
@@ -74,7 +76,7 @@ func random(seed uint64, n int) []byte {
 
 func newWorld(t *testing.T, edit ...func(*world)) *world {
 	t.Helper()
-	w := &world{t: t, dir: filepath.Join(t.TempDir(), "rack"), blobs: map[rack.Digest][]byte{}}
+	w := &world{t: t, dir: filepath.Join(t.TempDir(), "rack"), url: testURL, signed: testNow, blobs: map[rack.Digest][]byte{}}
 	w.kernel, w.initramfs = random(1, 40_000), random(2, 30_000)
 	w.root, w.tree = verity.Append(random(3, 600*verity.BlockSize), []byte("salt"))
 	w.image = random(4, 5*trust.ChunkSize+512)
@@ -94,7 +96,7 @@ func newWorld(t *testing.T, edit ...func(*world)) *world {
 	}
 	w.config = rack.BootConfig{
 		RackID: testRackID, Unit: "unit-1", Slot: 1, TUFRoot: root,
-		Repository: rack.Repository{URL: testURL, Ref: rack.DefaultRef, MetadataRef: rack.DefaultMetadataRef, TLSPins: []string{testPin, otherPin}},
+		Repository: rack.Repository{URL: w.url, Ref: rack.DefaultRef, MetadataRef: rack.DefaultMetadataRef, TLSPins: []string{testPin, otherPin}},
 	}
 	w.bmc = &fakeBMC{now: testNow, owners: owners, rackID: id, security: 1, key: map[uint8][32]byte{}}
 	w.bmc.slots[0] = wire.SlotInfo{State: wire.SlotValid, Digest: sha256.Sum256(w.slot)}
@@ -180,8 +182,8 @@ spec:
 `, s.Version, s.SecurityVersion, s.Boot.Artifact, s.Boot.Digest, s.Boot.SlotManifest, s.Boot.Kernel,
 		s.OS.Artifact, s.OS.Digest, s.OS.Kernel, s.OS.RootHash)}
 	keys, err := source.InitRepository(w.dir, source.InitOptions{
-		Files: files, Repository: rack.Repository{URL: testURL},
-		Sign: source.SignOptions{Now: testNow, SlotManifest: func(d rack.Digest) ([]byte, error) {
+		Files: files, Repository: rack.Repository{URL: w.url},
+		Sign: source.SignOptions{Now: w.signed, SlotManifest: func(d rack.Digest) ([]byte, error) {
 			if d == rack.SHA256(w.slot) {
 				return w.slot, nil
 			}
