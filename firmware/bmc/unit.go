@@ -29,14 +29,17 @@ func (b *BMC) setStage(s wire.Stage, text string) {
 
 var timeoutReason = wire.MakeText32("boot.timeout")
 
-// stageReport is the unit's word on its stage, with the check that failed if one did.
+// stageReport is the unit's word on its stage, with the check that made it stop if one did.
 func (b *BMC) stageReport(s wire.Stage, f *wire.Failure) {
-	if s == wire.StageFailed && !f.IsZero() && *f != b.failure {
+	if (s == wire.StageFailed || s == wire.StageHalted) && !f.IsZero() && *f != b.failure {
 		b.failure = *f
 		if b.bucket.take(b.now) {
 			b.keepFailure()
 			b.event(wire.EventFailure, uint16(b.stage), "", f)
 		}
+	}
+	if s == wire.StageOS && b.stage != s {
+		b.reportAt = b.now // its heartbeats begin anew
 	}
 	if s != wire.StageFailed && s >= wire.StageVerified && s <= wire.StageRunning && !b.failure.IsZero() && !b.boot.fallback {
 		b.clearFailure() // the check that failed has passed since
