@@ -1,12 +1,457 @@
 package sim
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/racklet/racklet/sim/chip"
+	"github.com/racklet/racklet/sim/machine"
+	"github.com/racklet/racklet/sim/netswitch"
+	"github.com/racklet/racklet/sim/plant"
 )
 
 func quietLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
-// Handler serves /sim/v1.
-func (r *Rack) Handler() http.Handler { return http.NewServeMux() }
+// maxRequest bounds the body of a request, in bytes.
+const maxRequest = 64 << 10
+
+// route is one operation of /sim/v1. The table below is the interface: handler
+// and OpenAPI document are made from it.
+type route struct {
+	method, path string
+	name         string // operationId
+	summary      string
+	query        []parameter
+	request      any // zero value of the body's type; nil: none
+	response     any // of the answer's; nil: none
+	media        string
+	handle       func(r *Rack, w http.ResponseWriter, req *http.Request) (any, error)
+}
+
+type parameter struct{ name, summary string }
+
+// Bodies of requests.
+type (
+	// FlipRequest names one bit of a memory.
+	FlipRequest struct {
+		Offset int64 `json:"offset" doc:"byte, from the beginning of the flash or disk"`
+		Bit    uint8 `json:"bit" doc:"bit within the byte, 0 to 7"`
+	}
+	// CableRequest is what is wrong with a cable, from now on. A direction that is left out heals.
+	CableRequest struct {
+		FromDevice netswitch.Fault `json:"fromDevice" doc:"from the device to the switch"`
+		ToDevice   netswitch.Fault `json:"toDevice" doc:"from the switch to the device"`
+	}
+	// ChipRequest is how a chip misbehaves, from now on.
+	ChipRequest struct {
+		Absent bool    `json:"absent,omitempty" doc:"does not acknowledge its address"`
+		Frozen bool    `json:"frozen,omitempty" doc:"goes on answering with its present values"`
+		Lie    float64 `json:"lie,omitempty" doc:"added to what it measures: A for the current monitor, °C for the thermometer, rpm for the fan controller"`
+	}
+	// AmbientRequest sets the temperature around the rack.
+	AmbientRequest struct {
+		Celsius float64 `json:"celsius" doc:"−40 to 80"`
+	}
+)
+
+// routes is the table.
+func routes() []route {
+	return []route{
+		{"GET", "/sim/v1", "getRack", "State of every physical thing", nil, nil, State{}, "", (*Rack).getState},
+		{"GET", "/sim/v1/openapi.json", "getOpenAPI", "This interface as an OpenAPI document", nil, nil, nil, "application/json", (*Rack).getOpenAPI},
+		{"GET", "/sim/v1/faults", "getFaults", "What is broken in supply, fans and trays", nil, nil, plant.Faults{}, "", (*Rack).getFaults},
+		{"PUT", "/sim/v1/faults", "setFaults", "Replace what is broken in supply, fans and trays; an empty object heals everything", nil, plant.Faults{}, plant.Faults{}, "", (*Rack).setFaults},
+		{"PUT", "/sim/v1/ambient", "setAmbient", "Set the temperature around the rack", nil, AmbientRequest{}, nil, "", (*Rack).setAmbient},
+		{"PUT", "/sim/v1/ports/{port}", "setCable", "Set what is wrong with the cable in a port of the switch", nil, CableRequest{}, nil, "", (*Rack).setCable},
+		{"GET", "/sim/v1/capture", "capture", "Frames as pcapng, until the client hangs up or the time is over",
+			[]parameter{{"port", "one port, both directions; left out: all ports, each frame once"}, {"seconds", "how long; left out: until the client hangs up"}},
+			nil, nil, "application/x-pcapng", (*Rack).capture},
+		{"POST", "/sim/v1/bus/jam", "jamBus", "Jam the multi-drop bus between RMC and BMCs", nil, nil, nil, "", (*Rack).jamBus},
+		{"POST", "/sim/v1/bus/free", "freeBus", "Free the multi-drop bus", nil, nil, nil, "", (*Rack).freeBus},
+		{"POST", "/sim/v1/rmc/hang", "hangRMC", "Hang the RMC", nil, nil, nil, "", (*Rack).hangRMC},
+		{"POST", "/sim/v1/rmc/restart", "restartRMC", "Restart the RMC, hung or not", nil, nil, nil, "", (*Rack).restartRMC},
+		{"POST", "/sim/v1/slots/{slot}/pull", "pullTray", "Pull a tray out: all its power is gone at once", nil, nil, nil, "", (*Rack).pullTray},
+		{"POST", "/sim/v1/slots/{slot}/insert", "insertTray", "Push a tray in", nil, nil, nil, "", (*Rack).insertTray},
+		{"POST", "/sim/v1/slots/{slot}/reset", "pressReset", "Press the reset button of the compute unit", nil, nil, nil, "", (*Rack).pressReset},
+		{"POST", "/sim/v1/slots/{slot}/pause", "pauseUnit", "Stop the compute unit's clock; its power stays on", nil, nil, nil, "", (*Rack).pauseUnit},
+		{"POST", "/sim/v1/slots/{slot}/resume", "resumeUnit", "Let a paused compute unit run on", nil, nil, nil, "", (*Rack).resumeUnit},
+		{"POST", "/sim/v1/slots/{slot}/bmc/hang", "hangBMC", "Hang a BMC: it does and answers nothing, its pins stay as they are", nil, nil, nil, "", (*Rack).hangBMC},
+		{"POST", "/sim/v1/slots/{slot}/bmc/restart", "restartBMC", "Restart a BMC, hung or not", nil, nil, nil, "", (*Rack).restartBMC},
+		{"PUT", "/sim/v1/slots/{slot}/chips/{chip}", "setChip", "Set how a chip on a tray misbehaves: power (the current monitor) or temperature", nil, ChipRequest{}, nil, "", (*Rack).setChip},
+		{"PUT", "/sim/v1/rmc/chips/{chip}", "setRackChip", "Set how a chip of the RMC misbehaves: power, temperature or fans", nil, ChipRequest{}, nil, "", (*Rack).setRackChip},
+		{"POST", "/sim/v1/slots/{slot}/flash/flip", "flipFlash", "Flip a bit of a BMC's flash", nil, FlipRequest{}, nil, "", (*Rack).flipFlash},
+		{"POST", "/sim/v1/slots/{slot}/disk/flip", "flipDisk", "Flip a bit of a compute unit's data disk", nil, FlipRequest{}, nil, "", (*Rack).flipDisk},
+	}
+}
+
+// Problem is the body of every error.
+type Problem struct {
+	Error string `json:"error" doc:"what was wrong"`
+}
+
+// apiError is an error with its HTTP status.
+type apiError struct {
+	status int
+	text   string
+}
+
+func (e *apiError) Error() string { return e.text }
+
+func bad(format string, args ...any) error {
+	return &apiError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+func missing(format string, args ...any) error {
+	return &apiError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+}
+
+func conflict(format string, args ...any) error {
+	return &apiError{http.StatusConflict, fmt.Sprintf(format, args...)}
+}
+
+// Handler serves /sim/v1. Whoever can reach it owns the rack's physics: serve it
+// on a Unix socket of one user.
+func (r *Rack) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, op := range routes() {
+		mux.HandleFunc(op.method+" "+op.path, func(w http.ResponseWriter, req *http.Request) {
+			req.Body = http.MaxBytesReader(w, req.Body, maxRequest)
+			v, err := op.handle(r, w, req)
+			if err != nil {
+				status := http.StatusInternalServerError
+				var e *apiError
+				if errors.As(err, &e) {
+					status = e.status
+				}
+				reply(w, status, Problem{err.Error()})
+				return
+			}
+			switch {
+			case op.media != "": // the handler has written its own
+			case v == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				reply(w, http.StatusOK, v)
+			}
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+		reply(w, http.StatusNotFound, Problem{fmt.Sprintf("%s %s: no such operation; see /sim/v1/openapi.json", req.Method, req.URL.Path)})
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n'))
+}
+
+func body[T any](req *http.Request) (v T, err error) {
+	d := json.NewDecoder(req.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return v, bad("request body: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return v, bad("request body: more than one JSON value")
+	}
+	return v, nil
+}
+
+func (r *Rack) slot(req *http.Request) (*tray, error) {
+	s := req.PathValue("slot")
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil || n < 1 || n > uint64(r.cfg.Rack.Spec.Slots) {
+		return nil, missing("slot %q: want 1 to %d", s, r.cfg.Rack.Spec.Slots)
+	}
+	for _, t := range r.trays {
+		if uint64(t.slot) == n {
+			return t, nil
+		}
+	}
+	return nil, missing("slot %d holds no compute unit", n)
+}
+
+func (r *Rack) getState(http.ResponseWriter, *http.Request) (any, error) { return r.State(), nil }
+
+func (r *Rack) getOpenAPI(w http.ResponseWriter, _ *http.Request) (any, error) {
+	b, err := OpenAPI()
+	if err != nil {
+		return nil, err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b)
+	return nil, nil
+}
+
+func (r *Rack) getFaults(http.ResponseWriter, *http.Request) (any, error) {
+	return r.plant.Faults(), nil
+}
+
+func (r *Rack) setFaults(_ http.ResponseWriter, req *http.Request) (any, error) {
+	f, err := body[plant.Faults](req)
+	if err != nil {
+		return nil, err
+	}
+	r.plant.SetFaults(f)
+	return r.plant.Faults(), nil
+}
+
+func (r *Rack) setAmbient(_ http.ResponseWriter, req *http.Request) (any, error) {
+	a, err := body[AmbientRequest](req)
+	if err != nil {
+		return nil, err
+	}
+	if !(a.Celsius >= -40 && a.Celsius <= 80) {
+		return nil, bad("celsius %v: want -40 to 80", a.Celsius)
+	}
+	r.plant.SetAmbient(a.Celsius)
+	return nil, nil
+}
+
+func (r *Rack) setCable(_ http.ResponseWriter, req *http.Request) (any, error) {
+	p := r.netw.Port(req.PathValue("port"))
+	if p == nil {
+		return nil, missing("port %q: the switch has no such port", req.PathValue("port"))
+	}
+	c, err := body[CableRequest](req)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.SetFault(netswitch.FromDevice, c.FromDevice); err != nil {
+		return nil, bad("fromDevice: %v", err)
+	}
+	if err := p.SetFault(netswitch.ToDevice, c.ToDevice); err != nil {
+		return nil, bad("toDevice: %v", err)
+	}
+	for _, t := range r.trays {
+		if t.port == p {
+			t.carrier(req.Context())
+		}
+	}
+	return nil, nil
+}
+
+func (r *Rack) capture(w http.ResponseWriter, req *http.Request) (any, error) {
+	ctx := req.Context()
+	var port *netswitch.Port
+	if name := req.URL.Query().Get("port"); name != "" {
+		if port = r.netw.Port(name); port == nil {
+			return nil, missing("port %q: the switch has no such port", name)
+		}
+	}
+	if s := req.URL.Query().Get("seconds"); s != "" {
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(n > 0 && n <= 86400) {
+			return nil, bad("seconds %q: want more than 0, at most 86400", s)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(n*float64(time.Second)))
+		defer cancel()
+	}
+	w.Header().Set("Content-Type", "application/x-pcapng")
+	if err := r.netw.Capture(ctx, flusher{w, http.NewResponseController(w)}, port); err != nil {
+		r.cfg.Log.Debug("capture ended", "err", err) // the client is gone; it cannot be told
+	}
+	return nil, nil
+}
+
+// flusher sends each write at once.
+type flusher struct {
+	w io.Writer
+	c *http.ResponseController
+}
+
+func (f flusher) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = f.c.Flush()
+	}
+	return n, err
+}
+
+func (r *Rack) jamBus(http.ResponseWriter, *http.Request) (any, error) {
+	r.bus.jam(true)
+	return nil, nil
+}
+
+func (r *Rack) freeBus(http.ResponseWriter, *http.Request) (any, error) {
+	r.bus.jam(false)
+	return nil, nil
+}
+
+func (r *Rack) hangRMC(http.ResponseWriter, *http.Request) (any, error) {
+	r.rmc.mu.Lock()
+	defer r.rmc.mu.Unlock()
+	r.rmc.hung = true
+	return nil, nil
+}
+
+func (r *Rack) restartRMC(http.ResponseWriter, *http.Request) (any, error) {
+	r.rmc.mu.Lock()
+	defer r.rmc.mu.Unlock()
+	r.rmc.restart = true
+	return nil, nil
+}
+
+func (r *Rack) pullTray(_ http.ResponseWriter, req *http.Request) (any, error) {
+	return nil, r.present(req, false)
+}
+
+func (r *Rack) insertTray(_ http.ResponseWriter, req *http.Request) (any, error) {
+	return nil, r.present(req, true)
+}
+
+func (r *Rack) present(req *http.Request, in bool) error {
+	t, err := r.slot(req)
+	if err != nil {
+		return err
+	}
+	r.plant.SetPresent(int(t.slot), in)
+	return nil
+}
+
+func (r *Rack) pressReset(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, err
+	}
+	if m := t.machine(); m != nil {
+		m.Kill() // without power lost: the boot ROM begins again, the BMC sees the line
+		return nil, nil
+	}
+	return nil, conflict("unit %s does not run", t.name)
+}
+
+func (r *Rack) pauseUnit(_ http.ResponseWriter, req *http.Request) (any, error) {
+	return nil, r.running(req, (*machine.Machine).Pause)
+}
+
+func (r *Rack) resumeUnit(_ http.ResponseWriter, req *http.Request) (any, error) {
+	return nil, r.running(req, (*machine.Machine).Resume)
+}
+
+func (r *Rack) running(req *http.Request, do func(*machine.Machine, context.Context) error) error {
+	t, err := r.slot(req)
+	if err != nil {
+		return err
+	}
+	m := t.machine()
+	if m == nil {
+		return conflict("unit %s does not run", t.name)
+	}
+	return do(m, req.Context())
+}
+
+func (r *Rack) hangBMC(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bmc == nil {
+		return nil, conflict("the BMC of slot %d has no power", t.slot)
+	}
+	t.hung = true
+	return nil, nil
+}
+
+func (r *Rack) restartBMC(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bmc == nil {
+		return nil, conflict("the BMC of slot %d has no power", t.slot)
+	}
+	t.restart = true
+	return nil, nil
+}
+
+func (r *Rack) setChip(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, err
+	}
+	return nil, setChip(req, t.chips, trayChips)
+}
+
+func (r *Rack) setRackChip(_ http.ResponseWriter, req *http.Request) (any, error) {
+	return nil, setChip(req, r.rmc.chips, rackChips)
+}
+
+func setChip(req *http.Request, bus *chip.Bus, chips map[string]uint16) error {
+	addr, ok := chips[req.PathValue("chip")]
+	if !ok {
+		return missing("chip %q: not on this board", req.PathValue("chip"))
+	}
+	c, err := body[ChipRequest](req)
+	if err != nil {
+		return err
+	}
+	bus.SetFault(addr, chip.Fault(c))
+	return nil
+}
+
+func (r *Rack) flipFlash(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, f, err := r.flip(req)
+	if err != nil {
+		return nil, err
+	}
+	if f.Offset >= int64(t.flash.Size()) {
+		return nil, bad("offset %d: the flash has %d bytes", f.Offset, t.flash.Size())
+	}
+	return nil, t.flash.FlipBit(uint32(f.Offset), f.Bit)
+}
+
+func (r *Rack) flipDisk(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, f, err := r.flip(req)
+	if err != nil {
+		return nil, err
+	}
+	disk, err := os.OpenFile(machine.DiskPath(t.dir), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, conflict("unit %s has no data disk before its first start", t.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer disk.Close()
+	var b [1]byte
+	if _, err := disk.ReadAt(b[:], f.Offset); err != nil {
+		return nil, bad("offset %d: %v", f.Offset, err)
+	}
+	b[0] ^= 1 << f.Bit
+	_, err = disk.WriteAt(b[:], f.Offset)
+	return nil, err
+}
+
+func (r *Rack) flip(req *http.Request) (*tray, FlipRequest, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, FlipRequest{}, err
+	}
+	f, err := body[FlipRequest](req)
+	if err == nil && (f.Bit > 7 || f.Offset < 0) {
+		err = bad("offset %d, bit %d: want an offset from 0 and a bit from 0 to 7", f.Offset, f.Bit)
+	}
+	return t, f, err
+}

@@ -80,7 +80,8 @@ func Provision(repository string, where rack.Repository, layouts ...string) (Pro
 }
 
 // Gather is Provision for state that was verified already, against root. It
-// takes the boot images of all releases that units name.
+// takes the boot images of all releases that units name. A release that the
+// layouts do not hold is left out: only a new board needs its boot image.
 func Gather(v *source.Verified, where rack.Repository, root []byte, layouts ...string) (Provisioning, error) {
 	p := Provisioning{Repository: where, TUFRoot: root, Owners: v.Owners, Boot: map[string]BootImage{}}
 	for _, u := range v.Set.Units {
@@ -94,9 +95,12 @@ func Gather(v *source.Verified, where rack.Repository, root []byte, layouts ...s
 		}
 		signed, ok := v.Slots[r.Spec.Boot.SlotManifest]
 		if !ok {
-			return p, fmt.Errorf("gather provisioning: release %s: the owners have not signed its slot manifest", name)
+			continue
 		}
 		image, err := bootImage(layouts, r.Spec.Boot.Digest)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return p, fmt.Errorf("gather provisioning: release %s: %w", name, err)
 		}
@@ -165,7 +169,10 @@ func provisionSlot(dir string, flash *chip.Flash, cfg bmc.Config, unit string, r
 	if err := bmc.Provision(flash, cfg); err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
-	if have.RackID != rackID { // a new board, or one from another rack
+	if have.RackID != rackID && len(boot.Image) > 0 { // a new board, or one from another rack
+		if len(boot.Image) == 0 {
+			return nil, errors.New("no signed boot image at hand for a new board: the layouts lack the release that its unit names")
+		}
 		for slot := range uint8(2) {
 			if err := bmc.WriteSlot(flash, slot, bytes.NewReader(boot.Image), boot.Manifest); err != nil {
 				return nil, fmt.Errorf("flash slot %c: %w", 'A'+slot, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 	"github.com/racklet/racklet/firmware/wire/link"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/rack/example"
-	"github.com/racklet/racklet/rack/manifest"
 	"github.com/racklet/racklet/rack/racktest"
 	"github.com/racklet/racklet/sim"
 	"github.com/racklet/racklet/source"
@@ -75,13 +73,13 @@ var where = rack.Repository{URL: sim.RepositoryURL, Ref: rack.DefaultRef, Metada
 // bench is a rack that runs, and the management computer's end of its line.
 type bench struct {
 	*sim.Rack
-	set    *manifest.Set
-	conn   *link.Conn
-	cancel context.CancelFunc
-	done   chan error
+	units []*rack.ComputeUnit
+	conn  *link.Conn
+	stop  func()
+	done  chan error
 }
 
-// start builds a rack in dir and runs it until the test ends or stop is called.
+// start builds a rack in dir from a repository and runs it.
 func start(t testing.TB, dir, repo string) *bench {
 	t.Helper()
 	layout, _ := release(t)
@@ -89,18 +87,23 @@ func start(t testing.TB, dir, repo string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out io.Writer = &testLog{t: t}
-	r, err := sim.New(sim.Config{Dir: dir, Rack: set.Rack, Units: set.Units, Provisioning: p, Releases: []string{layout},
-		QEMU: racktest.Tool(t.(*testing.T), "qemu-system-aarch64"), Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	return run(t, sim.Config{Dir: dir, Rack: set.Rack, Units: set.Units, Provisioning: p, Releases: []string{layout}, QEMU: racktest.Tool(t, "qemu-system-aarch64")})
+}
+
+// run runs a rack until the test ends or stop is called.
+func run(t testing.TB, cfg sim.Config) *bench {
+	t.Helper()
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r, err := sim.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &bench{Rack: r, set: set, cancel: cancel, done: make(chan error, 1)}
+	b := &bench{Rack: r, units: cfg.Units, done: make(chan error, 1)}
 	go func() { b.done <- r.Run(ctx) }()
 	b.conn = link.New(r.ManagementLine(), wire.EIDManagement, link.Options{})
-	b.cancel = sync.OnceFunc(func() { cancel(); b.wait(t) })
-	t.Cleanup(b.cancel)
+	b.stop = sync.OnceFunc(func() { cancel(); b.wait(t) })
+	t.Cleanup(b.stop)
 	return b
 }
 
@@ -114,19 +117,6 @@ func (b *bench) wait(t testing.TB) {
 		t.Error("rack does not stop")
 	}
 	b.conn.Close()
-}
-
-// testLog keeps the log for a test that fails.
-type testLog struct {
-	t  testing.TB
-	mu sync.Mutex
-}
-
-func (l *testLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fmt.Fprint(os.Stderr, string(p))
-	return len(p), nil
 }
 
 // TestUnitsBoot boots real units through the whole chain.
@@ -143,7 +133,7 @@ func TestUnitsBoot(t *testing.T) {
 	if err := b.conn.SetTime(ctx, wire.EIDRMC, uint64(time.Now().UnixMilli())); err != nil {
 		t.Fatal(err)
 	}
-	for i, u := range b.set.Units {
+	for i, u := range b.units {
 		eid := wire.BMC(uint8(u.Spec.Slot))
 		for {
 			_, err := b.conn.SetDesired(ctx, eid, &wire.Desired{Generation: 1, Power: wire.PowerOn, Mask: wire.DesiredPower})
@@ -163,7 +153,7 @@ func TestUnitsBoot(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Fatalf("units not running after %v: %v", time.Since(begin), stage)
 		}
-		for i, u := range b.set.Units {
+		for i, u := range b.units {
 			eid := wire.BMC(uint8(u.Spec.Slot))
 			s, err := b.conn.UnitState(ctx, eid)
 			if err != nil {
@@ -171,7 +161,7 @@ func TestUnitsBoot(t *testing.T) {
 			}
 			if p, err := b.conn.ReadConsole(ctx, eid, offset[i]); err == nil && len(p.Data) > 0 {
 				offset[i] = p.From + uint64(len(p.Data))
-				fmt.Fprintf(os.Stderr, "%s| %s\n", u.Metadata.Name, strings.ReplaceAll(strings.TrimSpace(string(p.Data)), "\n", "\n"+u.Metadata.Name+"| "))
+				fmt.Fprintf(t.Output(), "%s| %s\n", u.Metadata.Name, strings.ReplaceAll(strings.TrimSpace(string(p.Data)), "\n", "\n"+u.Metadata.Name+"| "))
 			}
 			if s.Stage != stage[i] {
 				stage[i] = s.Stage

@@ -72,14 +72,14 @@ var ErrRunning = errors.New("this rack is running already")
 
 // New builds a rack: what is in its directory, or a new one. Nothing runs before
 // Run; Close frees what New took if Run is never called.
-func New(cfg Config) (r *Rack, err error) {
+func New(cfg Config) (_ *Rack, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulate: %w", err)
 	}
-	r = &Rack{cfg: cfg, bus: newBus()}
+	r := &Rack{cfg: cfg, bus: newBus()}
 	defer func() {
 		if err != nil {
 			r.Close()

@@ -69,6 +69,7 @@ func newTray(r *Rack, slot uint8, u *rack.ComputeUnit) (*tray, error) {
 	t := &tray{rack: r, slot: slot, name: u.Metadata.Name, spec: u.Spec, inbox: newInbox(),
 		dir: filepath.Join(r.cfg.Dir, fmt.Sprintf("slot-%d", slot)),
 		log: r.cfg.Log.With("unit", u.Metadata.Name, "slot", slot)}
+	t.unit = newUnit(t)
 	p, n := r.plant, int(slot)
 	t.chips = chip.NewBus()
 	t.chips.Attach(ina228.DefaultAddress, chip.NewINA228(shuntMicroohms*1e-6, p.Slot(n).Gain, func() chip.Rail {
@@ -124,7 +125,6 @@ func (t *tray) run(ctx context.Context) {
 	var bytes, out []byte
 	resp := make([]byte, wire.MaxMessage-1)
 	keys := make([]byte, 256)
-	t.unit = newUnit(t)
 	defer t.unit.powerOff()
 	for {
 		tick := false

@@ -217,6 +217,9 @@ func (u *unit) machineRun(ctx context.Context, spec machine.Spec) (machine.Exit,
 	u.machine, u.phase = m, phaseRuns
 	u.boots++
 	u.mu.Unlock()
+	if u.tray.cut() {
+		u.tray.carrier(ctx)
+	}
 	var lines sync.WaitGroup
 	lines.Go(func() { u.console(m) })
 	lines.Go(func() { u.line(m) })

@@ -1,0 +1,241 @@
+package sim_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/pcapgo"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/racklet/racklet/firmware/trust"
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/rack/racktest"
+	"github.com/racklet/racklet/sim"
+	"github.com/racklet/racklet/sim/machine"
+)
+
+var update = flag.Bool("update", false, "rewrite generated files")
+
+// TestOpenAPIFile keeps the document in docs in step with the handlers.
+func TestOpenAPIFile(t *testing.T) {
+	const file = "../docs/sim-v1.openapi.json"
+	want, err := sim.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s is out of step (%v); run: go test ./sim -run OpenAPIFile -update", file, err)
+	}
+	// The text names every operation.
+	text, err := os.ReadFile("../docs/sim-v1.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal(want, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths {
+		for method := range item {
+			if line := "`" + strings.ToUpper(method) + " " + path + "`"; !bytes.Contains(text, []byte(line)) {
+				t.Errorf("docs/sim-v1.md does not name %s", line)
+			}
+		}
+	}
+}
+
+// quiet is a rack of two units whose machines are never on: no boot image, no
+// QEMU, but real firmware.
+func quiet(t *testing.T) *bench {
+	t.Helper()
+	racktest.Tool(t, "git")
+	r := &rack.Rack{Spec: rack.RackSpec{ID: testRackID, Slots: 4, Power: rack.RackPower{Supply: 100, Reserve: 25},
+		Network: rack.RackNetwork{Subnet: "10.77.0.0/24", Gateway: "10.77.0.1"}}}
+	var units []*rack.ComputeUnit
+	for i, name := range []string{"unit-1", "unit-2"} {
+		units = append(units, &rack.ComputeUnit{Metadata: rack.Metadata{Name: name}, Spec: rack.ComputeUnitSpec{Slot: rack.SlotID(i + 1), Platform: "virt"}})
+	}
+	return run(t, sim.Config{Dir: filepath.Join(t.TempDir(), "rack"), Rack: r, Units: units, Accel: machine.TCG,
+		Provisioning: sim.Provisioning{TUFRoot: []byte(`{}`), Owners: testOwners(t)}})
+}
+
+func testOwners(t *testing.T) trust.Keyring {
+	public, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust.Keyring{Keys: []ed25519.PublicKey{public}, Threshold: 1}
+}
+
+// call asks /sim/v1 and returns status and body.
+func (b *bench) call(t *testing.T, method, path, body string) (int, []byte) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	b.Handler().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w.Code, w.Body.Bytes()
+}
+
+func (b *bench) until(t *testing.T, what string, ok func(sim.State) bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !ok(b.State()) {
+		if time.Now().After(deadline) {
+			s, _ := json.MarshalIndent(b.State(), "", " ")
+			t.Fatalf("never: %s\n%s", what, s)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestAPI does each operation once, right and wrong, and holds answers against
+// the document.
+func TestAPI(t *testing.T) {
+	b := quiet(t)
+	alive := func(slot int, want bool) func(sim.State) bool {
+		return func(s sim.State) bool { return s.Slots[slot-1].BMC.Alive == want }
+	}
+	b.until(t, "both BMCs and the RMC start", func(s sim.State) bool { return alive(1, true)(s) && alive(2, true)(s) && s.RMC.Alive })
+
+	c := jsonschema.NewCompiler()
+	document, err := sim.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AddResource("openapi.json", d); err != nil {
+		t.Fatal(err)
+	}
+	fits := func(schema string, body []byte) error {
+		s, err := c.Compile("openapi.json#/components/schemas/" + schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		return s.Validate(v)
+	}
+	if fits("State", []byte(`{"seconds": 1}`)) == nil || fits("Problem", []byte(`{"error": 1}`)) == nil {
+		t.Fatal("the schemas accept anything")
+	}
+
+	covered := map[string]bool{}
+	for _, tt := range []struct {
+		call, body string
+		status     int
+		schema     string
+		then       string
+		ok         func(sim.State) bool
+	}{
+		{"GET /sim/v1", "", 200, "State", "", nil},
+		{"GET /sim/v1/openapi.json", "", 200, "", "", nil},
+		{"GET /sim/v1/faults", "", 200, "PlantFaults", "", nil},
+		{"PUT /sim/v1/faults", `{"Cut": true}`, 200, "PlantFaults", "all power is gone", func(s sim.State) bool { return !s.Supply.Standby && !s.RMC.Alive && !s.Slots[0].BMC.Alive }},
+		{"PUT /sim/v1/faults", `{}`, 200, "PlantFaults", "all power is back", func(s sim.State) bool { return s.RMC.Alive && s.RMC.Starts == 2 && s.Slots[0].BMC.Alive }},
+		{"PUT /sim/v1/faults", `{"Cute": true}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/faults", `{} {}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/ambient", `{"celsius": 41}`, 204, "", "inlet warms", func(s sim.State) bool { return s.Air.InletCelsius > 25 }},
+		{"PUT /sim/v1/ambient", `{"celsius": 100}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/ports/{port}", `{"fromDevice": {"down": true}, "toDevice": {"loss": 0.5}}`, 204, "", "", func(s sim.State) bool { return s.Ports[1].FromDevice.Down && s.Ports[1].ToDevice.Loss == 0.5 }},
+		{"PUT /sim/v1/ports/{port}", `{}`, 204, "", "healed", func(s sim.State) bool { return !s.Ports[1].FromDevice.Down }},
+		{"PUT /sim/v1/ports/{port}", `{"toDevice": {"loss": 2}}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/ports/nowhere", `{}`, 404, "Problem", "", nil},
+		{"GET /sim/v1/capture?seconds=0.01", "", 200, "", "", nil},
+		{"GET /sim/v1/capture?seconds=x", "", 400, "Problem", "", nil},
+		{"GET /sim/v1/capture?port=nowhere", "", 404, "Problem", "", nil},
+		{"POST /sim/v1/bus/jam", "", 204, "", "", func(s sim.State) bool { return s.Bus.Jammed }},
+		{"POST /sim/v1/bus/free", "", 204, "", "", func(s sim.State) bool { return !s.Bus.Jammed }},
+		{"POST /sim/v1/rmc/hang", "", 204, "", "", func(s sim.State) bool { return s.RMC.Hung && !s.RMC.Alive }},
+		{"POST /sim/v1/rmc/restart", "", 204, "", "", func(s sim.State) bool { return s.RMC.Alive && s.RMC.Starts == 3 }},
+		{"POST /sim/v1/slots/{slot}/bmc/hang", "", 204, "", "", alive(1, false)},
+		{"POST /sim/v1/slots/{slot}/bmc/restart", "", 204, "", "", alive(1, true)},
+		{"POST /sim/v1/slots/{slot}/pull", "", 204, "", "", func(s sim.State) bool { return !s.Slots[0].Present && !s.Slots[0].BMC.Alive }},
+		{"POST /sim/v1/slots/{slot}/bmc/hang", "", 409, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/bmc/restart", "", 409, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/insert", "", 204, "", "", alive(1, true)},
+		{"POST /sim/v1/slots/{slot}/reset", "", 409, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/pause", "", 409, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/resume", "", 409, "Problem", "", nil},
+		{"PUT /sim/v1/slots/{slot}/chips/temperature", `{"lie": 30}`, 204, "", "", nil},
+		{"PUT /sim/v1/slots/{slot}/chips/fans", `{}`, 404, "Problem", "", nil},
+		{"PUT /sim/v1/rmc/chips/fans", `{"absent": true}`, 204, "", "", nil},
+		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 4096, "bit": 3}`, 204, "", "", nil},
+		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 67108864, "bit": 3}`, 400, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 1, "bit": 8}`, 400, "Problem", "", nil},
+		{"POST /sim/v1/slots/{slot}/disk/flip", `{"offset": 0, "bit": 0}`, 409, "Problem", "", nil},
+		{"POST /sim/v1/slots/3/pull", "", 404, "Problem", "", nil},
+		{"POST /sim/v1/slots/9/pull", "", 404, "Problem", "", nil},
+		{"POST /sim/v1/nothing", "", 404, "Problem", "", nil},
+		{"DELETE /sim/v1", "", 404, "Problem", "", nil},
+	} {
+		method, path, _ := strings.Cut(tt.call, " ")
+		pattern, _, _ := strings.Cut(path, "?")
+		covered[method+" "+regexp.MustCompile(`chips/[a-z]+`).ReplaceAllString(pattern, "chips/{chip}")] = true
+		path = strings.NewReplacer("{slot}", "1", "{port}", "unit-1").Replace(path)
+		status, body := b.call(t, method, path, tt.body)
+		if status != tt.status {
+			t.Fatalf("%s %s: %d, want %d: %s", tt.call, tt.body, status, tt.status, body)
+		}
+		if tt.schema != "" {
+			if err := fits(tt.schema, body); err != nil {
+				t.Errorf("%s: answer is no %s: %v", tt.call, tt.schema, err)
+			}
+		}
+		if tt.ok != nil {
+			b.until(t, tt.call+" "+tt.then, tt.ok)
+		}
+	}
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal(document, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range doc.Paths {
+		for method := range item {
+			if op := strings.ToUpper(method) + " " + path; !covered[op] {
+				t.Errorf("%s is not tried here", op)
+			}
+		}
+	}
+}
+
+func TestCaptureStream(t *testing.T) {
+	b := quiet(t)
+	s := httptest.NewServer(b.Handler())
+	defer s.Close()
+	r, err := http.Get(s.URL + "/sim/v1/capture?seconds=0.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	ng, err := pcapgo.NewNgReader(r.Body, pcapgo.NgReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ng.LinkType().String() != "Ethernet" {
+		t.Errorf("link type %v", ng.LinkType())
+	}
+}
