@@ -35,6 +35,7 @@ build: setup
 	@$(GO) run ./tools/release -o bin/release $(mirror)
 
 test: build vet
+	@test -z "$(CI)" || $(GO) run ./tools/locks -check $(mirror) || echo "warning: a lock file is stale, or could not be checked: make update-locks"
 	@$(GO) run ./tools/testtime -p 2 -timeout 30m $(if $(RUN),-run '$(RUN)') $(PKG)
 
 vet:

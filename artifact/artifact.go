@@ -7,7 +7,7 @@
 //	deb       Debian packages by lock file        kernel    a kernel and its modules out of one
 //	fat       FAT16: the unit's boot medium       squashfs  a read-only root
 //	verity    dm-verity's hash tree               initramfs cpio archives for the kernel
-//	oci       image layouts, fetch by digest      spdx      bills of material
+//	oci       image layouts, and serving them     spdx      bills of material
 //	gobuild   cross-compiled Go programs          cache     files by SHA-256
 //
 // Everything that they write is a function of their arguments: same input, same bytes, on any

@@ -1,12 +1,13 @@
-// Package oci writes, reads, fetches and serves artefacts in the formats of the Open Container
-// Initiative: image layouts on disk (image-spec v1.1, image-layout.md) and the pull half of the
+// Package oci writes, reads and serves artefacts in the formats of the Open Container Initiative:
+// image layouts on disk (image-spec v1.1, image-layout.md) and, for mirrors, the pull half of the
 // distribution API (distribution-spec v1.1).
 //
-// Mirrors are not trusted. What Fetch delivers has the size and the SHA-256 that its caller names;
-// everything begins with the digest of a manifest out of a verified release.
+// Mirrors are not trusted, and this package does not make them so: everything begins with the digest
+// of a manifest out of a verified release. Stage 1 fetches with a client of its own, which verifies
+// while it streams (firmware/bootstrap).
 //
-// It is written on the standard library alone, because stage 1 carries it in a boot image of few
-// megabytes; the types are those of image-spec.
+// oras-go, whose layouts carry the time and order of their making, reads and pulls what is written
+// and served here in the tests.
 package oci
 
 import (

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"time"
 
 	"github.com/racklet/racklet/artifact/deb"
 )
@@ -71,6 +72,8 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
 	a := &deb.Archive{Mirrors: m, Keyring: ring}
 	stale := false
 	for _, name := range names {

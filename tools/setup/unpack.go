@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -57,12 +56,15 @@ func unpack(ctx context.Context, out io.Writer, status string, mirrors []string)
 		}
 		indexes[suite] = idx
 	}
-	pkgs, err := deb.Closure(indexes, deb.Installed(status), "qemu-system-arm")
+	installed := deb.Installed(status)
+	for name := range installed {
+		if strings.HasPrefix(name, "qemu-") { // whatever is installed of it did not do
+			delete(installed, name)
+		}
+	}
+	pkgs, err := deb.Closure(indexes, installed, "qemu-system-arm")
 	if err != nil {
 		return "", err
-	}
-	if len(pkgs) == 0 {
-		return "", errors.New("QEMU's packages are installed, but QEMU is not usable")
 	}
 	var size int64
 	id := sha256.New()

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/racklet/racklet/artifact/hosttool"
+)
+
+func TestFamily(t *testing.T) {
+	for release, want := range map[string]string{
+		"ID=debian\nVERSION_CODENAME=trixie\n":    "debian",
+		"ID=ubuntu\nID_LIKE=debian\n":             "debian",
+		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"": "debian",
+		"ID=fedora\n": "fedora",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"": "fedora",
+		"ID=arch\n":                  "arch",
+		"ID=manjaro\nID_LIKE=arch\n": "arch",
+		"ID=alpine\n":                "alpine",
+		"":                           runtime.GOOS,
+	} {
+		if got := family(release); got != want {
+			t.Errorf("%q is %s, want %s", release, got, want)
+		}
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	lacking := []missing{{tool: tools[0]}, {tool: tools[1]}}
+	for sys, want := range map[string]string{
+		"debian": "sudo apt-get install --no-install-recommends qemu-system-arm git",
+		"fedora": "sudo dnf install qemu-system-aarch64-core git",
+		"arch":   "sudo pacman -S qemu-system-aarch64 git",
+		"macos":  "brew install qemu git",
+		"alpine": "qemu-system-aarch64 and git",
+	} {
+		if got := advice(sys, lacking); !strings.Contains(got, want) {
+			t.Errorf("%s: %q does not say %q", sys, got, want)
+		}
+	}
+}
+
+func TestQEMUVersion(t *testing.T) {
+	for says, ok := range map[string]bool{
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)": true,
+		"QEMU emulator version 10.0.2":                       true,
+		"QEMU emulator version 8.0.0":                        true,
+		"QEMU emulator version 7.1.0":                        false,
+		"QEMU emulator version 5.2.0":                        false,
+		"bash: not found":                                    false,
+	} {
+		if err := qemuVersion(says); (err == nil) != ok {
+			t.Errorf("%q: %v", says, err)
+		}
+	}
+}
+
+// TestScript starts a stand-in for QEMU through the script, with words that a shell would take apart,
+// from a directory with a blank and a quote in its name.
+func TestScript(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "it's home")
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	t.Setenv("PATH", "/nowhere")
+	root := filepath.Join(home, "unpacked")
+	for _, d := range []string{"usr/bin", "usr/lib/" + triplet()} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stand := "#!/bin/sh\necho \"QEMU emulator version 7.2.0 [$LD_LIBRARY_PATH] [$5] [$6]\"\n"
+	if err := os.WriteFile(filepath.Join(root, "usr/bin/qemu-system-aarch64"), []byte(stand), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hosttool.Path("qemu-system-aarch64"); err == nil {
+		t.Error("QEMU is found before it is there")
+	}
+	script, err := writeScript(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := hosttool.Path("qemu-system-aarch64"); err != nil || found != script {
+		t.Errorf("found %q (%v), want %q", found, err, script)
+	}
+	if err := checkQEMU(script); err != nil {
+		t.Error(err)
+	}
+	out, err := exec.Command(script, "a b", "$HOME").Output()
+	if err != nil || !strings.Contains(string(out), "[a b] [$HOME]") || !strings.Contains(string(out), "["+root+"/usr/lib/"+triplet()) {
+		t.Errorf("%s (%v)", out, err)
+	}
+}
