@@ -186,6 +186,20 @@ func (b *Bundle) leadsTo(role string) (int64, bool) {
 	return v, v > 0
 }
 
+// Rack returns the UUID of the rack that the bundle says it is for. It is not
+// verified: only one who provisions, and so chooses the rack, asks for it.
+func (b *Bundle) Rack() (string, error) {
+	version, ok := b.leadsTo("targets")
+	if !ok {
+		return "", errors.New("find the rack's UUID: the metadata lead to no targets")
+	}
+	t, err := b.target("targets", version)
+	if err != nil {
+		return "", fmt.Errorf("find the rack's UUID in rack.json: %w", err)
+	}
+	return t.Rack, nil
+}
+
 // A target is what rack.json and apps.json say.
 type target struct {
 	Rack         string      `json:"rack"`                   // UUID

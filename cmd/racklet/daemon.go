@@ -44,7 +44,7 @@ func (env *environment) startDaemon(ctx context.Context, o *upOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := env.ensureRepository(ctx, cfg); err != nil {
+	if err := env.ensureRepository(cfg); err != nil {
 		return err
 	}
 	if err := writeJSON(l.config(), cfg); err != nil {
@@ -99,17 +99,12 @@ func (env *environment) startDaemon(ctx context.Context, o *upOptions) error {
 
 func (env *environment) daemonConfig(o *upOptions) (*daemonConfig, error) {
 	cfg := &daemonConfig{Release: o.release, Units: o.units, External: o.external}
+	var err error
 	if cfg.Release == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("find this program: %w", err)
-		}
-		if self, err = filepath.EvalSymlinks(self); err != nil {
+		if cfg.Release, err = defaultRelease(); err != nil {
 			return nil, err
 		}
-		cfg.Release = filepath.Join(filepath.Dir(self), "release")
 	}
-	var err error
 	for _, p := range []*string{&cfg.Release, &cfg.External.Trust, &cfg.External.DeployKey} {
 		if *p == "" {
 			continue
@@ -125,6 +120,20 @@ func (env *environment) daemonConfig(o *upOptions) (*daemonConfig, error) {
 		return nil, hint(fmt.Errorf("no release in %s", cfg.Release), "build one with: make build; or name one with --release")
 	}
 	return cfg, nil
+}
+
+// ensureRepository makes the rack repository of a rack that has none yet.
+func (env *environment) ensureRepository(cfg *daemonConfig) error {
+	l := layout{env.state}
+	if cfg.External.URL != "" {
+		return nil
+	}
+	if _, err := os.Stat(l.repository()); err == nil {
+		return nil
+	}
+	fmt.Fprintf(env.stderr, "racklet: making a rack repository in %s, its keys in %s\n", l.repository(), l.keys())
+	_, err := makeRepository(initOptions{dir: l.repository(), keys: l.keys(), release: cfg.Release, name: "rack", url: builtinRepository, units: max(cfg.Units, 4)})
+	return err
 }
 
 // stopDaemon asks the daemon to shut the rack down and waits for it.

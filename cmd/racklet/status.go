@@ -84,17 +84,11 @@ func readStatus(ctx context.Context, c *redfishClient) (*Status, error) {
 	if err := readRack(ctx, c, &s.Rack); err != nil {
 		return nil, err
 	}
-	var all collection
-	if err := c.get(ctx, "/redfish/v1/Systems", &all); err != nil {
+	units, err := readUnits(ctx, c)
+	if err != nil {
 		return nil, err
 	}
-	for _, m := range all.Members {
-		u, err := readUnit(ctx, c, m.ID)
-		if err != nil {
-			return nil, err
-		}
-		s.Units = append(s.Units, *u)
-	}
+	s.Units = units
 	return s, nil
 }
 

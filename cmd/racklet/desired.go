@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/rack/manifest"
+	"github.com/racklet/racklet/sim"
+	"github.com/racklet/racklet/source"
+)
+
+// A desiredState finds out what the rack shall be: the newest state that the
+// owners signed. It provisions new boards from it, and carries what concerns the
+// hardware (power, caps, lights, policies) to the management API, again whenever
+// the owners publish. Units read the repository by themselves.
+type desiredState struct {
+	layout   layout
+	external externalRepository
+	log      *slog.Logger
+
+	where  rack.Repository
+	anchor source.Anchor
+}
+
+// started is what the virtual rack is built from.
+type started struct {
+	set          *manifest.Set
+	provisioning sim.Provisioning
+	egress       []netip.Prefix
+}
+
+func (l layout) accepted() string { return filepath.Join(l.state, "accepted.bundle") }
+func (l layout) hosted() string   { return filepath.Join(l.sim(), "githost", "git", "rack.git") }
+
+// start verifies the state to begin with. If what is published now is refused,
+// it begins with what was accepted last: the units will say why they refuse.
+func (d *desiredState) start(ctx context.Context, release string) (*started, error) {
+	s := new(started)
+	root, err := d.locate(s)
+	if err != nil {
+		return nil, err
+	}
+	d.anchor = source.Anchor{Repository: d.where, TUFRoot: root}
+	if d.external.URL == "" {
+		if err := d.refreshTimestamp(); err != nil {
+			d.log.Warn("the timestamp could not be refreshed", "error", err)
+		}
+	}
+	v, err := d.verify(ctx)
+	if err != nil {
+		last, lastErr := d.lastAccepted()
+		if lastErr != nil {
+			return nil, d.explain(err)
+		}
+		d.log.Warn("what is published now is refused; starting with what was accepted last", "error", err, "sequence", last.Sequence)
+		v = last
+	}
+	s.set = v.Set
+	if s.provisioning, err = sim.Gather(v, d.where, root, release); err != nil {
+		return nil, err
+	}
+	if d.external.URL == "" {
+		s.provisioning.Seed = d.layout.repository()
+	}
+	return s, nil
+}
+
+// locate says where the repository is and which root is trusted.
+func (d *desiredState) locate(s *started) (root []byte, err error) {
+	d.where = rack.Repository{URL: builtinRepository, Ref: rack.DefaultRef, MetadataRef: rack.DefaultMetadataRef}
+	trust := filepath.Join(d.layout.keys(), "root.json")
+	if x := &d.external; x.URL != "" {
+		d.where.URL, d.where.TLSPins, d.where.SSHHostKeys = x.URL, pair(x.TLSPins), pair(x.HostKeys)
+		if x.Trust != "" {
+			trust = x.Trust
+		}
+		if x.DeployKey != "" {
+			key, err := os.ReadFile(x.DeployKey)
+			if err != nil {
+				return nil, err
+			}
+			d.where.DeployKey = string(key)
+		}
+		if err := d.where.Validate(); err != nil {
+			return nil, hint(fmt.Errorf("--repo %s: %w", x.URL, err), "see docs/own-git-host.md")
+		}
+		if s.egress, err = hostEgress(x.URL); err != nil {
+			return nil, err
+		}
+	}
+	root, err = os.ReadFile(trust)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, hint(fmt.Errorf("no trusted root metadata in %s", trust), "name the root.json that \"racklet init\" left with the keys: --trust FILE")
+	}
+	return root, err
+}
+
+// pair doubles a lone pin: BMCs keep pins in pairs, and one that has no
+// successor is its own.
+func pair(pins []string) []string {
+	if len(pins) == 1 {
+		return []string{pins[0], pins[0]}
+	}
+	return pins
+}
+
+// hostEgress opens the way from the units to the host of a repository where it
+// has a private address.
+func hostEgress(address string) ([]netip.Prefix, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := net.LookupHost(u.Hostname())
+	if err != nil {
+		return nil, fmt.Errorf("find the host of %s: %w", address, err)
+	}
+	var allow []netip.Prefix
+	for _, text := range ips {
+		ip, err := netip.ParseAddr(text)
+		if err == nil && ip.Unmap().Is4() && ip.IsPrivate() {
+			allow = append(allow, netip.PrefixFrom(ip.Unmap(), 32))
+		}
+	}
+	return allow, nil
+}
+
+// verify reads what is published now and verifies it as a unit does.
+func (d *desiredState) verify(ctx context.Context) (*source.Verified, error) {
+	b, err := d.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.check(b)
+	if err != nil {
+		return nil, err
+	}
+	// Kept for a start at which the newest state is refused or out of reach.
+	if err := os.WriteFile(d.layout.accepted()+".new", b.Marshal(), 0o600); err != nil {
+		return nil, err
+	}
+	return v, os.Rename(d.layout.accepted()+".new", d.layout.accepted())
+}
+
+func (d *desiredState) read(ctx context.Context) (*source.Bundle, error) {
+	if d.external.URL != "" {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		return source.Fetch(ctx, d.where)
+	}
+	if _, err := os.Stat(filepath.Join(d.layout.hosted(), "refs", "heads", "main")); err == nil {
+		return source.ReadBundle(d.layout.hosted(), d.where)
+	}
+	return source.ReadBundle(d.layout.repository(), d.where)
+}
+
+// check verifies a bundle against what was accepted before, and moves that up.
+func (d *desiredState) check(b *source.Bundle) (*source.Verified, error) {
+	a := d.anchor
+	if a.RackID == "" { // the one who runs the rack chooses it; BMCs are bound to it from then on
+		id, err := b.Rack()
+		if err != nil {
+			return nil, err
+		}
+		a.RackID = id
+	}
+	v, err := source.Verify(b, a, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	a.Floors.Sequence, a.Floors.Tree = v.Sequence, v.TreeDigest // as a BMC raises its floor
+	if _, err := hex.Decode(a.Floors.Commit[:], []byte(v.Commit)); err != nil {
+		return nil, fmt.Errorf("commit %s: %w", v.Commit, err)
+	}
+	d.anchor = a
+	return v, nil
+}
+
+func (d *desiredState) lastAccepted() (*source.Verified, error) {
+	raw, err := os.ReadFile(d.layout.accepted())
+	if err != nil {
+		return nil, err
+	}
+	b, err := source.ParseBundle(raw)
+	if err != nil {
+		return nil, err
+	}
+	return d.check(b)
+}
+
+// explain adds what to do to the refusal of a first start.
+func (d *desiredState) explain(err error) error {
+	var r *source.Refusal
+	if errors.As(err, &r) {
+		if known, ok := rack.LookupReason(r.Check); ok {
+			return hint(fmt.Errorf("the rack repository is refused: %w", err), "%s", known.Cure)
+		}
+	}
+	return fmt.Errorf("read the rack repository: %w", err)
+}
+
+// refreshTimestamp gives the published state of the built-in host a fresh
+// timestamp when half of its time is over, as the service does that holds the
+// online key of a real rack.
+func (d *desiredState) refreshTimestamp() error {
+	key, err := source.LoadKey(filepath.Join(d.layout.keys(), "online.pem"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := d.layout.repository()
+	if _, err := os.Stat(d.layout.hosted()); err == nil {
+		dir = d.layout.hosted()
+	}
+	b, err := source.ReadBundle(dir, d.where)
+	if err != nil {
+		return err
+	}
+	if v, err := source.Verify(b, d.anchorFor(b), time.Now()); err == nil && time.Until(v.Expires) > source.TimestampLifetime/2 {
+		return nil
+	}
+	if err := source.RefreshTimestamp(dir, key, time.Time{}); err != nil || dir == d.layout.repository() {
+		return err
+	}
+	if _, err := os.Stat(d.layout.repository()); err != nil {
+		return nil
+	}
+	// The operator's clone follows, so that the next push is a fast-forward.
+	return git(context.Background(), d.layout.repository(), "fetch", "-q", dir, "racklet-metadata:racklet-metadata")
+}
+
+func (d *desiredState) anchorFor(b *source.Bundle) source.Anchor {
+	a := d.anchor
+	if id, err := b.Rack(); err == nil {
+		a.RackID = id
+	}
+	return a
+}
+
+// connectClone makes the operator's clone push to the built-in Git host.
+func (d *desiredState) connectClone(ctx context.Context, r *sim.Rack) error {
+	dir := d.layout.repository()
+	address, err := url.Parse(r.GitURL())
+	if err != nil {
+		return err
+	}
+	host := "http.https://" + address.Host + "/"
+	for _, set := range [][2]string{
+		{"remote.origin.url", address.String()},
+		{"remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"},
+		{host + ".sslCAInfo", r.GitCA()},
+	} {
+		if err := git(ctx, dir, "config", set[0], set[1]); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(filepath.Join(dir, ".git", "config"), 0o600) // it holds the token
+}
+
+// followEvery is how often the desired state is looked at.
+const (
+	followEvery         = 2 * time.Second
+	followExternalEvery = 30 * time.Second
+)
+
+// follow carries every newly published state to the hardware until ctx ends.
+func (d *desiredState) follow(ctx context.Context, c *redfishClient, units []*rack.ComputeUnit) error {
+	every := followEvery
+	if d.external.URL != "" {
+		every = followExternalEvery
+	}
+	var refused string
+	published := d.published()
+	return poll(ctx, every, func() (bool, error) {
+		if d.external.URL == "" {
+			now := d.published()
+			if now == published {
+				return false, nil
+			}
+			published = now
+		}
+		before := d.anchor.Floors
+		v, err := d.verify(ctx)
+		switch {
+		case err != nil && err.Error() != refused:
+			refused = err.Error()
+			d.log.Warn("the published state is refused", "error", err)
+			return false, nil
+		case err != nil || v.Sequence == before.Sequence:
+			return false, nil
+		}
+		refused = ""
+		d.log.Info("the owners published", "sequence", v.Sequence, "commit", v.Commit)
+		if err := d.apply(ctx, c, v.Set, withObjects(units, v.Set)); err != nil && ctx.Err() == nil {
+			d.log.Warn("desired state could not be applied", "error", err)
+		}
+		return false, nil
+	})
+}
+
+// published is a fingerprint of the refs of the built-in host.
+func (d *desiredState) published() [32]byte {
+	h := sha256.New()
+	for _, name := range []string{"refs/heads/main", "refs/heads/racklet-metadata", "packed-refs"} {
+		b, _ := os.ReadFile(filepath.Join(d.layout.hosted(), name)) // a missing file is part of the fingerprint
+		fmt.Fprintf(h, "%d ", len(b))
+		h.Write(b)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// withObjects returns the units of the rack as they are described now.
+func withObjects(units []*rack.ComputeUnit, set *manifest.Set) []*rack.ComputeUnit {
+	var now []*rack.ComputeUnit
+	for _, u := range units {
+		if described := set.Unit(u.Metadata.Name); described != nil {
+			now = append(now, described)
+		}
+	}
+	return now
+}
+
+// apply tells the management API what the objects say of the hardware. What
+// already is so causes no action there.
+func (d *desiredState) apply(ctx context.Context, c *redfishClient, set *manifest.Set, units []*rack.ComputeUnit) error {
+	var errs []error
+	thermal, power := set.Thermal[set.Rack.Spec.ThermalPolicy], set.Power[set.Rack.Spec.PowerPolicy]
+	if thermal != nil && power != nil {
+		errs = append(errs, c.patch(ctx, "/redfish/v1/Chassis/rack", policyPatch(&thermal.Spec, &power.Spec)))
+	}
+	present, err := readUnits(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		i := indexUnit(present, u.Metadata.Name)
+		if i < 0 {
+			continue
+		}
+		errs = append(errs, applyUnit(ctx, c, u, &present[i], power))
+	}
+	return errors.Join(errs...)
+}
+
+func indexUnit(units []UnitStatus, name string) int {
+	for i := range units {
+		if units[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func applyUnit(ctx context.Context, c *redfishClient, u *rack.ComputeUnit, now *UnitStatus, power *rack.PowerPolicy) error {
+	path := systems + "/" + url.PathEscape(u.Metadata.Name)
+	limit := u.Spec.PowerCap
+	if limit == 0 && power != nil {
+		limit = power.Spec.UnitCap
+	}
+	var errs []error
+	if limit > 0 {
+		errs = append(errs, c.patch(ctx, fmt.Sprintf("/redfish/v1/Chassis/tray-%d/EnvironmentMetrics", u.Spec.Slot),
+			map[string]any{"PowerLimitWatts": map[string]any{"SetPoint": float64(limit)}}))
+	}
+	if u.Spec.IdentifyLED != now.LED {
+		errs = append(errs, c.patch(ctx, path, map[string]any{"LocationIndicatorActive": u.Spec.IdentifyLED}))
+	}
+	switch {
+	case u.Spec.Power == now.DesiredPower && !strings.EqualFold(now.State, "faulted"):
+	case u.Spec.Power == rack.PowerOn:
+		errs = append(errs, c.post(ctx, path+"/Actions/ComputerSystem.Reset", map[string]string{"ResetType": "On"}))
+	case u.Spec.Power == rack.PowerOff:
+		errs = append(errs, c.post(ctx, path+"/Actions/ComputerSystem.Reset", map[string]string{"ResetType": "GracefulShutdown"}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s: %w", u.Metadata.Name, err)
+	}
+	return nil
+}
+
+func policyPatch(t *rack.ThermalPolicySpec, p *rack.PowerPolicySpec) any {
+	var curve []map[string]any
+	for _, point := range t.Curve {
+		curve = append(curve, map[string]any{"TemperatureCelsius": float64(point.Temperature), "DutyPercent": point.Duty})
+	}
+	policies := map[string]any{
+		"Curve": curve, "ThrottleCelsius": float64(t.Throttle), "ShutdownCelsius": float64(t.Shutdown), "HysteresisCelsius": float64(t.Hysteresis),
+		"BudgetWatts": float64(p.Budget), "UnitCapWatts": float64(p.UnitCap), "StaggerMilliseconds": time.Duration(p.Stagger).Milliseconds(),
+	}
+	return map[string]any{"Oem": map[string]any{"Racklet": map[string]any{"Policies": policies}}}
+}
