@@ -109,6 +109,10 @@ func answer(port *wire.Port, m *wire.Message, side wire.Side, f Faults, handle H
 	if err != nil || !h.Request {
 		return nil
 	}
+	if h.Datagram { // it is acted upon, but wants no answer
+		handle(side, m.Body, nil)
+		return nil
+	}
 	var resp []byte
 	if f.Code != wire.CodeSuccess {
 		resp = wire.AppendResponse(nil, h, f.Code)
