@@ -28,17 +28,30 @@ type clone struct {
 	store *filesystem.Storage
 }
 
-// openClone opens the clone with its ".git" in dir.
+// openClone opens the clone with its ".git" in dir, or the bare repository that
+// dir is: such a one has no files to sign, but metadata to publish.
 func openClone(dir string) (*clone, error) {
 	git := filepath.Join(dir, ".git")
 	info, err := os.Stat(git)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && isBare(dir):
+		git = dir
+	case err != nil:
 		return nil, fmt.Errorf("open repository: %w", err)
-	}
-	if !info.IsDir() {
+	case !info.IsDir():
 		return nil, fmt.Errorf("open repository: %s is a file; linked worktrees are not supported, use the main clone", git)
 	}
 	return &clone{dir, filesystem.NewStorage(osfs.New(git), cache.NewObjectLRUDefault())}, nil
+}
+
+// isBare looks for what Git itself looks for (gitrepository-layout(5)).
+func isBare(dir string) bool {
+	for _, name := range []string{"HEAD", "objects", "refs"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // head returns the branch that HEAD is on and its commit.

@@ -62,6 +62,9 @@ var depths = []int{1, 64, 0}
 func Fetch(ctx context.Context, repo rack.Repository) (*Bundle, error) {
 	for _, depth := range depths {
 		b, complete, err := fetch(ctx, repo, depth)
+		if err != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("fetch: %w", ctx.Err()) // says more than the closed connection
+		}
 		if err != nil {
 			return nil, err
 		}

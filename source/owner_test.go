@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -321,5 +322,38 @@ func TestInitRepeats(t *testing.T) {
 	}
 	if !bytes.Equal(bundles[0], bundles[1]) {
 		t.Error("two repositories")
+	}
+}
+
+// TestReasons looks up every name of a refusal that the package writes.
+func TestReasons(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	literal := regexp.MustCompile(`Refusal\{(?:Check:\s*)?"([a-z.-]*[a-z])"`)
+	names := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range literal.FindAllSubmatch(source, -1) {
+			names[string(m[1])] = true
+		}
+	}
+	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} { // made of parts
+		names["tuf."+role], names["tuf."+role+".expired"] = true, true
+	}
+	for name := range names {
+		if _, ok := rack.LookupReason(name); !ok {
+			t.Errorf("rack.Reasons has no %s", name)
+		}
+	}
+	if len(names) < 20 {
+		t.Errorf("only %d names found: the pattern is wrong", len(names))
 	}
 }
