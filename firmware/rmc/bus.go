@@ -8,6 +8,9 @@ const queueLength = 4
 // resendMillis is the time after which a grant that the BMC does not report is sent again.
 const resendMillis = 1_000
 
+// freshMillis is the age up to which a BMC's answer tells what its unit is doing now.
+const freshMillis = 20
+
 // clockMillis is the time after which a BMC that does not know the time is told it again.
 const clockMillis = 10_000
 
@@ -68,6 +71,11 @@ func (r *RMC) own() bool {
 		}
 		switch t.state.State {
 		case wire.StatePowering, wire.StateRunning, wire.StateDraining:
+			if int(i) != r.starting && r.now-t.heardAt > freshMillis {
+				// A grant meant for a unit that runs would start one that has just lost its rail: look first.
+				r.poll(i)
+				return true
+			}
 			t.sentAt = max(r.now, 1)
 			body := wire.AppendGrant(r.compose(wire.CmdGrantPower), t.grant)
 			r.send(grant, i+1, wire.CmdGrantPower, body)
@@ -84,7 +92,6 @@ func (r *RMC) own() bool {
 		if !t.present || t.silent && r.now-t.polledAt < uint64(r.limits.SilentMillis) {
 			continue
 		}
-		t.polledAt = r.now
 		r.pollAt = r.now + uint64(r.limits.PollMillis)
 		if r.clockSet && t.known && !t.silent && t.state.Flags&wire.FlagClockSet == 0 && (t.clockAt == 0 || r.now-t.clockAt >= clockMillis) {
 			t.clockAt = max(r.now, 1)
@@ -92,10 +99,15 @@ func (r *RMC) own() bool {
 			r.send(clock, i+1, wire.CmdSetTime, body)
 			return true
 		}
-		r.send(poll, i+1, wire.CmdGetUnitState, r.compose(wire.CmdGetUnitState))
+		r.poll(i)
 		return true
 	}
 	return false
+}
+
+func (r *RMC) poll(i uint8) {
+	r.slots[i].polledAt = r.now
+	r.send(poll, i+1, wire.CmdGetUnitState, r.compose(wire.CmdGetUnitState))
 }
 
 // compose begins a request of our own.

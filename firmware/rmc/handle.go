@@ -226,6 +226,7 @@ func setPolicies(r *RMC, req, dst []byte) ([]byte, wire.Code) {
 			return dst, wire.CodeError
 		}
 		r.policy, r.unset = p, false
+		r.decide()
 		r.event(wire.EventPolicy, 0, 0, "generation "+number(p.Generation), nil)
 	}
 	return wire.AppendGenerations(dst, r.policy.Generation, r.policy.Generation), wire.CodeSuccess

@@ -20,7 +20,7 @@ type nor struct {
 }
 
 func newNOR() *nor {
-	f := &nor{mem: make([]byte, rmc.FlashSize), left: 1 << 60}
+	f := &nor{mem: make([]byte, rmc.FlashSize), left: 1 << 30}
 	for i := range f.mem {
 		f.mem[i] = 0xFF
 	}
@@ -217,7 +217,7 @@ func TestPowerCuts(t *testing.T) {
 		f := newNOR()
 		var generation, resets, last uint32
 		for range rapid.IntRange(1, 5).Draw(rt, "lives") {
-			f.dead, f.left = false, 1<<60
+			f.dead, f.left = false, 1<<30
 			g := newRig(t)
 			g.ports.Flash = f
 			g.power.Milliwatts = 30_000

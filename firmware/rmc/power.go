@@ -181,6 +181,7 @@ func (r *RMC) setGrant(i int, mW uint32) {
 	t.grant, t.confirmed, t.sentAt = mW, false, 0
 	switch {
 	case mW == 0:
+		t.withdrawn = true
 		r.event(wire.EventPower, uint8(i+1), 2, "grant withdrawn", nil)
 	case before == 0:
 		r.event(wire.EventPower, uint8(i+1), 1, "granted "+watts(mW), nil)
@@ -199,7 +200,9 @@ func (r *RMC) claim(i int) Claim {
 	c.Draws = max(s.GrantMilliwatts, s.Milliwatts)
 	switch s.State {
 	case wire.StatePowering, wire.StateRunning:
-		c.Wants = s.RequestMilliwatts
+		if !t.withdrawn {
+			c.Wants = s.RequestMilliwatts
+		}
 	case wire.StateDraining:
 		c.Wants = t.grant // it keeps what it has until it is off
 	}
@@ -263,14 +266,16 @@ func (r *RMC) learn(i int, s *wire.UnitState) {
 		case fresh && t.grant == 0:
 			// We restarted, or the tray is new: what it was granted counts, as far as the budget goes (Allot).
 			t.grant, t.confirmed = s.GrantMilliwatts, true
+			defer r.decide()
 		case s.GrantMilliwatts == t.grant:
 			t.confirmed = true
-		case s.GrantMilliwatts == 0 && t.confirmed && s.State == wire.StatePowering:
+		case s.GrantMilliwatts == 0 && s.State == wire.StatePowering && (t.confirmed || r.starting != i):
 			// It has been off meanwhile, as after a brown-out: it must wait its turn again.
 			t.grant, t.confirmed = 0, false
 		}
+		t.withdrawn = t.withdrawn && (s.State != wire.StatePowering || s.GrantMilliwatts != 0)
 	default:
-		t.grant, t.confirmed, t.refused = 0, false, false
+		t.grant, t.confirmed, t.withdrawn, t.refused = 0, false, false, false
 	}
 	r.learnHeat(i, s)
 }

@@ -231,6 +231,7 @@ type slot struct {
 
 	grant     uint32 // mW decided
 	confirmed bool   // the BMC has reported that grant
+	withdrawn bool   // its unit must be off before it is granted anything again
 	sentAt    uint64
 	refused   bool // an event has told that it does not fit
 	heat      heat

@@ -25,7 +25,7 @@ type nor struct {
 }
 
 func newNOR(sectors int) *nor {
-	return &nor{mem: bytes.Repeat([]byte{0xFF}, sectors*driver.SectorSize), left: 1 << 60, erases: map[uint32]int{}}
+	return &nor{mem: bytes.Repeat([]byte{0xFF}, sectors*driver.SectorSize), left: 1 << 30, erases: map[uint32]int{}}
 }
 
 func (f *nor) next() byte {
@@ -127,7 +127,7 @@ func TestPowerCuts(t *testing.T) {
 		f.rand = rapid.Uint64().Draw(t, "seed")
 		var sure [5]uint32 // acknowledged
 		for range rapid.IntRange(1, 8).Draw(t, "lives") {
-			f.dead, f.left = false, 1<<60
+			f.dead, f.left = false, 1<<30
 			c, err := open(f)
 			if err != nil {
 				t.Fatal(err)

@@ -1,0 +1,115 @@
+package rmc_test
+
+import (
+	"testing"
+
+	"github.com/racklet/racklet/firmware/wire"
+	"pgregory.net/rapid"
+)
+
+// Whatever BMCs, trays, supply and RMC do, at every moment: no more is granted than budget less reserve, units start one
+// by one, and energy, generation and events never go back. Left in peace, the rack comes to what is wanted.
+func TestStorm(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		g := newRig(t)
+		g.ports.Flash = newNOR()
+		g.start()
+		const stagger = 700
+		budget := uint32(55_000)
+		policies := func(p *wire.Policies) {
+			p.BudgetMilliwatts, p.ReserveMilliwatts, p.StaggerMillis = budget, 15_000, stagger
+		}
+		g.set(policies)
+		var last wire.RackState
+		started := 0
+		var lastStart uint64
+		check := func() {
+			s := g.r.State()
+			if s.GrantedMilliwatts > s.BudgetMilliwatts-15_000 {
+				rt.Fatalf("granted %d mW of %d", s.GrantedMilliwatts, s.BudgetMilliwatts-15_000)
+			}
+			if s.Millijoules < last.Millijoules || s.PolicyGeneration < last.PolicyGeneration || s.LastEvent < last.LastEvent || s.Resets < last.Resets {
+				rt.Fatalf("went back: %+v after %+v", s, last)
+			}
+			last = s
+			n := 0
+			newest := uint64(0)
+			for _, b := range g.bmcs {
+				n += len(b.starts)
+				if len(b.starts) > 0 {
+					newest = max(newest, b.starts[len(b.starts)-1])
+				}
+			}
+			if n > started+1 || n > started && started > 0 && newest-lastStart < stagger {
+				rt.Fatalf("%d units started at once, or within %d ms", n-started, newest-lastStart)
+			}
+			started, lastStart = n, max(lastStart, newest)
+		}
+		run := func(steps int) {
+			for range steps {
+				g.run(10)
+				check()
+			}
+		}
+		restarts := false
+		for range rapid.IntRange(1, 25).Draw(rt, "acts") {
+			b := g.bmcs[rapid.IntRange(0, 4).Draw(rt, "slot")]
+			yes := rapid.Bool().Draw(rt, "yes")
+			switch rapid.IntRange(0, 8).Draw(rt, "act") {
+			case 0, 1, 2:
+				b.wants = yes
+			case 3:
+				b.hung = yes
+			case 4:
+				b.cut(g.now)
+			case 5:
+				g.present[b.Slot-1] = pin(yes)
+				if !yes {
+					b.cut(g.now)
+				}
+			case 6:
+				b.MilliCelsius = rapid.Int32Range(20_000, 92_000).Draw(rt, "temperature")
+			case 7:
+				g.power.Millivolts = 20_000
+				if yes {
+					g.power.Millivolts = 12_000
+				}
+			case 8:
+				budget = rapid.Uint32Range(20_000, 90_000).Draw(rt, "budget")
+				g.set(policies)
+			}
+			run(rapid.IntRange(0, 300).Draw(rt, "steps"))
+		}
+		check()
+		if rapid.Bool().Draw(rt, "restart") {
+			g.start()
+			restarts = true
+			g.run(10)
+			s := g.r.State()
+			if s.Millijoules+400_000 < last.Millijoules || s.PolicyGeneration != last.PolicyGeneration {
+				rt.Fatalf("after a restart %+v, before %+v", s, last)
+			}
+			last = wire.RackState{}
+		}
+		// Peace.
+		budget = 80_000
+		g.set(policies)
+		g.power.Millivolts = 20_000
+		for i, b := range g.bmcs {
+			g.present[i], b.hung, b.MilliCelsius = true, false, 40_000
+		}
+		if restarts {
+			g.run(30_000)
+		} else {
+			run(3_000)
+		}
+		for i, b := range g.bmcs {
+			if b.Rail != b.wants {
+				rt.Fatalf("slot %d: wanted %v, rail %v, %+v", i+1, b.wants, b.Rail, b.UnitState)
+			}
+		}
+		if s := g.r.State(); s.Flags&wire.RackFailsafe != 0 || s.AnswerMask != 0b111110 {
+			rt.Fatalf("in peace: %+v", s)
+		}
+	})
+}
