@@ -132,7 +132,10 @@ func codecs() []codec {
 				f := s[1].(wire.Failure)
 				return wire.AppendReportStage(nil, s[0].(wire.Stage), &f)
 			}},
-		{"extend-measurement", func(b []byte) []byte { d := digest(5); return wire.AppendExtendMeasurement(b, 9, &d, []byte("os manifest")) },
+		{"extend-measurement", func(b []byte) []byte {
+			d := digest(5)
+			return wire.AppendExtendMeasurement(b, 9, &d, []byte("os manifest"))
+		},
 			func(b []byte) (any, error) {
 				r, d, l, err := wire.ParseExtendMeasurement(b)
 				return several{r, d, string(l)}, err
@@ -217,7 +220,9 @@ func codecs() []codec {
 				o, p, s, err := wire.ParseStateEffecter(b)
 				return several{o, p, s}, err
 			}, several{uint8(0), uint8(1), uint8(10)}, nil},
-		{"set-numeric-effecter", func(b []byte) []byte { return wire.AppendSetNumericEffecter(b, wire.EffecterCap, wire.SizeUint32, 7000) },
+		{"set-numeric-effecter", func(b []byte) []byte {
+			return wire.AppendSetNumericEffecter(b, wire.EffecterCap, wire.SizeUint32, 7000)
+		},
 			func(b []byte) (any, error) {
 				e, z, v, err := wire.ParseSetNumericEffecter(b)
 				return several{e, z, v}, err
@@ -227,7 +232,9 @@ func codecs() []codec {
 				z, o, p, v, err := wire.ParseNumericEffecter(b)
 				return several{z, o, p, v}, err
 			}, several{wire.SizeUint32, uint8(1), int64(7000), int64(6000)}, nil},
-		{"pdr-info", func(b []byte) []byte { return wire.AppendPDRInfo(b, wire.PDRInfo{Records: 11, Size: 900, Largest: 114}) },
+		{"pdr-info", func(b []byte) []byte {
+			return wire.AppendPDRInfo(b, wire.PDRInfo{Records: 11, Size: 900, Largest: 114})
+		},
 			dec(wire.ParsePDRInfo), wire.PDRInfo{Records: 11, Size: 900, Largest: 114}, nil},
 		{"get-pdr", func(b []byte) []byte { return wire.AppendGetPDR(b, 3) },
 			func(b []byte) (any, error) { r, f, n, err := wire.ParseGetPDR(b); return several{r, f, n}, err },
