@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/url"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
@@ -125,6 +123,9 @@ func advertised(ctx context.Context, t transport) (*packp.AdvRefs, error) {
 	}
 	adv := packp.NewAdvRefs()
 	err = adv.Decode(io.LimitReader(r, maxPack))
+	if errors.Is(err, packp.ErrEmptyAdvRefs) {
+		err = nil // an empty repository: every ref is missing
+	}
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("read refs of the repository: %w", err)
 	}
@@ -181,12 +182,9 @@ func fetchPack(ctx context.Context, t transport, adv *packp.AdvRefs, store *memo
 		if req.Capabilities.Supports(capability.Sideband64k) {
 			pack = sideband.NewDemuxer(sideband.Sideband64k, res)
 		}
-		// A store that is only EncodedObjectStorer keeps the parser from
-		// looking for other ways to write.
-		var parser *packfile.Parser
-		parser, err = packfile.NewParserWithStorage(packfile.NewScanner(pack), boundedStore{store})
-		if err == nil {
-			_, err = parser.Parse()
+		var raw []byte
+		if raw, err = io.ReadAll(pack); err == nil {
+			err = unpack(raw, store)
 		}
 	}
 	if limited.left <= 0 {
@@ -200,16 +198,6 @@ func fetchPack(ctx context.Context, t transport, adv *packp.AdvRefs, store *memo
 		return fmt.Errorf("read pack: %w", err)
 	}
 	return err
-}
-
-// boundedStore bounds the objects that a pack may put into a store.
-type boundedStore struct{ *memory.Storage }
-
-func (s boundedStore) SetEncodedObject(o plumbing.EncodedObject) (objectID, error) {
-	if o.Size() > maxPack {
-		return objectID{}, &Refusal{"source.bundle", fmt.Sprintf("objects of at most %d bytes", maxPack), fmt.Sprint(o.Size())}
-	}
-	return s.Storage.SetEncodedObject(o)
 }
 
 // limitedReader ends in an error, not in EOF, when too much comes.

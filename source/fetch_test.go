@@ -37,7 +37,8 @@ func serveHTTPS(t *testing.T, root string, chain ...[]byte) *httptest.Server {
 		t.Fatal(err)
 	}
 	s := httptest.NewUnstartedServer(&cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(execPath)), "git-http-backend"),
+		Path:   filepath.Join(strings.TrimSpace(string(execPath)), "git-http-backend"),
+		Stderr: io.Discard,
 		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1",
 			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	})
@@ -112,6 +113,13 @@ func TestFetchHTTPS(t *testing.T) {
 	t.Run("missing ref", func(t *testing.T) {
 		repo := httpsRepository(s, pin)
 		repo.Ref = "refs/heads/other"
+		_, err := Fetch(ctx(t), repo)
+		wantRefusal(t, err, "source.ref")
+	})
+	t.Run("empty repository", func(t *testing.T) {
+		testGit(t, filepath.Dir(f.dir), "init", "-q", "--bare", "empty")
+		repo := httpsRepository(s, pin)
+		repo.URL = s.URL + "/empty"
 		_, err := Fetch(ctx(t), repo)
 		wantRefusal(t, err, "source.ref")
 	})

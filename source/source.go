@@ -62,7 +62,9 @@ const (
 	// MaxFile is the number of bytes of one file or Git object.
 	MaxFile = 1 << 20
 	// maxPack is the number of bytes of a pack from a server.
-	maxPack = 64 << 20
+	maxPack = 32 << 20
+	// maxUnpacked is the number of bytes of all objects in a pack.
+	maxUnpacked = 128 << 20
 	// maxHistory is the number of commits searched for the signed one.
 	maxHistory = 100_000
 	// maxRoots is the number of successors of the trusted root.
