@@ -258,3 +258,45 @@ func TestStagingKeepsToItsSlot(t *testing.T) {
 		t.Errorf("%d sessions of 20 refused", busy)
 	}
 }
+
+// TestMediumHasAnEnd: no read reaches beyond the image, and none is of half a block.
+func TestMediumHasAnEnd(t *testing.T) {
+	r := newRig(t)
+	if err := r.b.ReadMedium(0, nil); err == nil {
+		t.Error("read without a medium")
+	}
+	r.desire(1, wire.PowerOn)
+	r.until(wire.StateRunning)
+	blocks := r.b.MediumBlocks()
+	if blocks != testImageSize/512 {
+		t.Fatalf("%d blocks", blocks)
+	}
+	for _, c := range []struct {
+		lba uint32
+		n   int
+		ok  bool
+	}{
+		{0, 512, true}, {0, 0, true}, {blocks - 1, 512, true}, {0, testImageSize, true}, {blocks, 0, true},
+		{blocks, 512, false}, {blocks - 1, 1024, false}, {0, testImageSize + 512, false}, {1, testImageSize, false},
+		{0xFFFFFFFF, 512, false}, {0x80000000, 512, false}, {0, 511, false}, {0, 513, false},
+	} {
+		if err := r.b.ReadMedium(c.lba, make([]byte, c.n)); (err == nil) != c.ok {
+			t.Errorf("%d bytes from block %d: %v", c.n, c.lba, err)
+		}
+	}
+	if !r.b.exposed || r.b.slots[wire.SlotA].distrusted {
+		t.Error("a bad request spoilt the slot")
+	}
+}
+
+// TestSessionEndsWithTheBoot: what one boot began to stage, another system that boots later does not go on with.
+func TestSessionEndsWithTheBoot(t *testing.T) {
+	r := newRig(t)
+	r.runUnit()
+	r.mustCall(wire.SideInBand, wire.CmdSlotErase, wire.AppendSlotErase(nil, 512))
+	r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
+	r.until(wire.StateRunning)
+	if code, _ := r.call(wire.SideInBand, wire.CmdSlotWrite, wire.AppendSlotWrite(nil, 0, make([]byte, 512))); code != wire.CodeNotReady {
+		t.Errorf("session went on: %v", code)
+	}
+}

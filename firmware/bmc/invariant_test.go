@@ -20,7 +20,6 @@ import (
 func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRig(t)
-		r.grant = false
 		generation := uint32(0)
 		flips := 0
 		var before wire.UnitState
@@ -57,12 +56,15 @@ func TestInvariants(t *testing.T) {
 				fail("something went back")
 			}
 			for i := range registers {
-				if s.BootCount == before.BootCount && r.b.registers[i].Extends < registers[i].Extends {
+				if s.BootCount == before.BootCount && s.Rail && r.b.registers[i].Extends < registers[i].Extends {
 					fail("a register was cleared without a rail cycle")
 				}
 			}
 			if s.Resets > 0 && s.Flags&wire.FlagEvidenceVoid == 0 && r.b.closed {
 				fail("evidence not void after a reset")
+			}
+			if !r.sw.on && r.b.registers[registerSlot].Extends != 0 {
+				fail("registers of a unit that is off")
 			}
 			before, registers = s, r.b.registers
 		}
@@ -70,11 +72,12 @@ func TestInvariants(t *testing.T) {
 			"time": func(rt *rapid.T) { r.step(rapid.IntRange(1, 150).Draw(rt, "steps")) },
 			"desire": func(rt *rapid.T) {
 				generation++
-				r.desire(generation, wire.Power(rapid.IntRange(0, 3).Draw(rt, "power")&1))
+				r.desire(generation, wire.Power(min(rapid.IntRange(0, 3).Draw(rt, "power"), 1)))
 			},
 			"order": func(rt *rapid.T) {
 				r.call(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetKind(rapid.IntRange(0, 4).Draw(rt, "kind"))))
 			},
+			"grants": func(rt *rapid.T) { r.grant = rapid.IntRange(0, 3).Draw(rt, "on") > 0 },
 			"grant": func(rt *rapid.T) {
 				r.mustCall(wire.SideBus, wire.CmdGrantPower, wire.AppendGrant(nil, rapid.SampledFrom([]uint32{0, 2_000, 12_000, 12_000, 12_000}).Draw(rt, "mW")))
 			},
@@ -92,9 +95,11 @@ func TestInvariants(t *testing.T) {
 			},
 			"reset": func(*rapid.T) { r.seen.on = true; r.step(1); r.seen.on = false; r.step(1) },
 			"rail":  func(rt *rapid.T) { r.railBad = rapid.IntRange(0, 4).Draw(rt, "bad") == 0; r.step(1) },
-			"heat":  func(rt *rapid.T) { r.heat.t = rapid.SampledFrom([]int32{30_000, 50_000, 97_000}).Draw(rt, "heat") },
+			"heat": func(rt *rapid.T) {
+				r.heat.t = rapid.SampledFrom([]int32{30_000, 40_000, 50_000, 60_000, 97_000}).Draw(rt, "heat")
+			},
 			"load": func(rt *rapid.T) {
-				r.meter.p.Milliwatts = rapid.SampledFrom([]uint32{0, 9_000, 30_000}).Draw(rt, "load")
+				r.meter.p.Milliwatts = rapid.SampledFrom([]uint32{0, 5_000, 9_000, 11_000, 30_000}).Draw(rt, "load")
 			},
 			"silent": func(rt *rapid.T) { r.silent = rapid.Bool().Draw(rt, "silent") },
 			"flip": func(rt *rapid.T) {

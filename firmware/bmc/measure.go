@@ -7,7 +7,7 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 )
 
-// The registers of a BMC in the order of their indices. Nothing but railOn clears them.
+// The registers of a BMC in the order of their indices. Nothing but a cycle of the rail clears them (clearBoot).
 const (
 	registerSlot   = iota // observed: digest of the slot manifest, once
 	registerMedium        // observed: each chunk when it is served for the first time since the rail came on, in that order

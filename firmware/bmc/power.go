@@ -135,16 +135,23 @@ func (b *BMC) stepPowering() {
 		b.desired.bootMode, b.desired.bootSlot = wire.BootDisabled, wire.SlotNone
 		b.keepDesired()
 	}
+	b.clearBoot()
 	b.closed, b.since = true, b.now
 	b.ports.Switch.Set(true)
 }
 
-// railOn begins a boot: this and nothing else clears the registers.
-func (b *BMC) railOn() {
-	b.railAt, b.resets = b.now, 0
+// clearBoot forgets what was measured and counted. It is called when the load switch opens, so that nobody takes the
+// evidence of a unit that is off for that of one that runs, and before it closes; nothing else clears a register.
+func (b *BMC) clearBoot() {
+	b.resets = 0
 	b.staging.sessions = 0
 	b.served = [len(b.served)]byte{}
 	b.resetRegisters()
+}
+
+// railOn begins a boot.
+func (b *BMC) railOn() {
+	b.railAt = b.now
 	b.extend(registerSlot, &b.digest)
 	b.extend(registerRail, &digestRail)
 	b.exposed, b.cached = true, -1
@@ -179,6 +186,7 @@ func (b *BMC) openSwitch(why string) {
 	}
 	b.closed = false
 	b.openedAt = b.now
+	b.clearBoot()
 	b.event(wire.EventRail, 0, why, nil)
 	b.boot.rail, b.boot.stage = false, wire.StageOff
 	b.stage, b.stageSince, b.overdue = wire.StageOff, b.now, false

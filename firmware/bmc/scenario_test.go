@@ -120,6 +120,24 @@ var scenarios = []scenario{
 		r.until(wire.StateRunning)
 	}, ends(wire.StateRunning, wire.SlotB, "slot.floor", wire.FlagFallbackSlot)},
 
+	{"healed-slot-below-the-floor-stays-off", func(r *rig) {
+		r.writeSlot(wire.SlotB, "2.0", 6)
+		at := imageOf(wire.SlotA) + 5
+		r.flash.flip(at, 1)
+		r.boot()
+		r.desire(1, wire.PowerOn)
+		r.until(wire.StateRunning)
+		r.readAll()
+		r.step(1)
+		r.until(wire.StateRunning) // from B
+		if code := r.raise(r.statement(1, 6, 1, owners[0], owners[1])); code != wire.CodeSuccess {
+			r.t.Errorf("raise: %v", code)
+		}
+		r.flash.flip(at, 1)
+		r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
+		r.until(wire.StateRunning)
+	}, ends(wire.StateRunning, wire.SlotB, "slot.floor", wire.FlagFallbackSlot)},
+
 	{"no-power-good", func(r *rig) {
 		r.railBad = true
 		r.desire(1, wire.PowerOn)
@@ -177,6 +195,15 @@ var scenarios = []scenario{
 		}
 		r.stage(wire.StageHalted)
 		r.until(wire.StateFaulted)
+	}, ends(wire.StateFaulted, wire.SlotNone, "thermal.shutdown", 0)},
+
+	{"too-hot-to-start", func(r *rig) {
+		r.heat.t = 96_000
+		r.desire(1, wire.PowerOn)
+		r.until(wire.StateFaulted)
+		if r.sw.sets != 0 {
+			r.t.Error("switch closed")
+		}
 	}, ends(wire.StateFaulted, wire.SlotNone, "thermal.shutdown", 0)},
 
 	{"graceful-off", func(r *rig) {
@@ -529,6 +556,9 @@ func TestScenarios(t *testing.T) {
 			s := r.b.UnitState()
 			if msg := sc.end(&s); msg != "" {
 				t.Error(msg)
+			}
+			if r.sw.on != (s.State == wire.StateRunning || s.State == wire.StateDraining) || !r.sw.on && r.b.MediumBlocks() != 0 {
+				t.Errorf("switch %v, medium of %d blocks, %v", r.sw.on, r.b.MediumBlocks(), s.State)
 			}
 			var log strings.Builder
 			for _, e := range r.events(0) {

@@ -449,3 +449,33 @@ func TestEffecters(t *testing.T) {
 		t.Errorf("off: %v", code)
 	}
 }
+
+// TestEvidenceOfAUnitThatIsOff holds no measurement: neither after a boot nor while the next one waits for its rail.
+func TestEvidenceOfAUnitThatIsOff(t *testing.T) {
+	r := newRig(t)
+	empty := func(when string) {
+		t.Helper()
+		for _, reg := range r.quote().Registers {
+			if reg.Extends != 0 || reg.Value != [32]byte{} {
+				t.Errorf("%s: register %d has %d extends", when, reg.Index, reg.Extends)
+			}
+		}
+	}
+	empty("before the first boot")
+	r.runUnit()
+	r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetForceOff))
+	empty("off")
+	r.railBad = true
+	r.desire(r.b.desired.generation+1, wire.PowerOn)
+	for range 80 {
+		r.step(1)
+		if r.sw.on {
+			empty("waiting for the rail")
+		}
+	}
+	r.railBad = false
+	r.until(wire.StateRunning)
+	if e := r.quote(); e.Registers[0].Extends != 1 || e.Registers[2].Extends != 1 {
+		t.Errorf("running: %+v", e.Registers)
+	}
+}
