@@ -177,7 +177,7 @@ func policiesObject(p *wire.Policies) object {
 	return object{
 		"Generation": p.Generation, "Curve": curve,
 		"ThrottleCelsius": thousandths(p.ThrottleMilliCelsius), "ShutdownCelsius": thousandths(p.ShutdownMilliCelsius),
-		"HysteresisCelsius": thousandths(p.HysteresisMilliCelsius), "BudgetWatts": thousandths(p.BudgetMilliwatts),
+		"HysteresisCelsius": thousandths(p.HysteresisMilliCelsius), "BudgetWatts": thousandths(p.BudgetMilliwatts - min(p.ReserveMilliwatts, p.BudgetMilliwatts)),
 		"ReserveWatts": thousandths(p.ReserveMilliwatts), "StaggerMilliseconds": p.StaggerMillis, "UnitCapWatts": thousandths(p.UnitCapMilliwatts),
 	}
 }
@@ -226,11 +226,15 @@ func (s *Service) patchRack(w http.ResponseWriter, r *http.Request, body, curren
 		return number(0, mostWatts, func(p *wire.Policies, v float64) { *at(p) = milli(v) })
 	}
 	policies := map[string]field{
-		"ThrottleCelsius":     temperature(func(p *wire.Policies) *int32 { return &p.ThrottleMilliCelsius }),
-		"ShutdownCelsius":     temperature(func(p *wire.Policies) *int32 { return &p.ShutdownMilliCelsius }),
-		"HysteresisCelsius":   temperature(func(p *wire.Policies) *int32 { return &p.HysteresisMilliCelsius }),
-		"BudgetWatts":         watts(func(p *wire.Policies) *uint32 { return &p.BudgetMilliwatts }),
-		"ReserveWatts":        watts(func(p *wire.Policies) *uint32 { return &p.ReserveMilliwatts }),
+		"ThrottleCelsius":   temperature(func(p *wire.Policies) *int32 { return &p.ThrottleMilliCelsius }),
+		"ShutdownCelsius":   temperature(func(p *wire.Policies) *int32 { return &p.ShutdownMilliCelsius }),
+		"HysteresisCelsius": temperature(func(p *wire.Policies) *int32 { return &p.HysteresisMilliCelsius }),
+		// As in a PowerPolicy, the budget is the units'; on the wire the reserve is part of it.
+		"BudgetWatts": number(0, mostWatts, func(p *wire.Policies, v float64) { p.BudgetMilliwatts = milli(v) + p.ReserveMilliwatts }),
+		"ReserveWatts": number(0, mostWatts, func(p *wire.Policies, v float64) {
+			p.BudgetMilliwatts += milli(v) - min(p.ReserveMilliwatts, p.BudgetMilliwatts)
+			p.ReserveMilliwatts = milli(v)
+		}),
 		"UnitCapWatts":        watts(func(p *wire.Policies) *uint32 { return &p.UnitCapMilliwatts }),
 		"StaggerMilliseconds": number(0, longestStagger, func(p *wire.Policies, v float64) { p.StaggerMillis = uint32(v) }),
 		"Curve": {set: func(v any, name, pointer string) *message {

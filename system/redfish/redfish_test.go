@@ -316,7 +316,14 @@ func TestIdentifyAndLimits(t *testing.T) {
 	if p := s.rack.Policies(); resp.StatusCode != 200 || p.ThrottleMilliCelsius != 66_000 || p.Curve[0].DutyPercent != 10 || p.BudgetMilliwatts != 44_000 {
 		t.Errorf("policies: %d %s", resp.StatusCode, b)
 	}
+	resp, b = s.do("PATCH", "/redfish/v1/Chassis/rack", `{"Oem":{"Racklet":{"Policies":{"BudgetWatts":40,"ReserveWatts":8}}}}`)
+	if p := s.rack.Policies(); resp.StatusCode != 200 || p.BudgetMilliwatts != 48_000 || p.ReserveMilliwatts != 8_000 || !bytes.Contains(b, []byte(`"BudgetWatts":40`)) {
+		t.Errorf("budget and reserve: %d %+v", resp.StatusCode, p)
+	}
 	before := s.rack.Policies()
+	if resp, _ := s.do("PATCH", "/redfish/v1/Chassis/rack", `{"Oem":{"Racklet":{"Policies":{"ReserveWatts":8}}}}`); resp.StatusCode != 200 || s.rack.Policies() != before {
+		t.Errorf("a repetition made a generation: %d %+v", resp.StatusCode, s.rack.Policies())
+	}
 	for _, body := range []string{
 		`{"Oem":{"Racklet":{"Policies":{"ThrottleCelsius":140}}}}`, // above shutdown
 		`{"Oem":{"Racklet":{"Policies":{"Curve":[]}}}}`,

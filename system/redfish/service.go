@@ -285,7 +285,10 @@ func (s *Service) setPolicies(ctx context.Context, change func(*wire.Policies)) 
 	if err != nil {
 		return err
 	}
-	change(&p)
+	was := p
+	if change(&p); p == was { // said already
+		return nil
+	}
 	p.Generation++
 	if _, err := s.conn.SetPolicies(ctx, &p); err != nil {
 		return err
