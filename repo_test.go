@@ -460,6 +460,9 @@ func TestForbiddenTexts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if bytes.HasPrefix(b, []byte("\x7fELF")) || bytes.HasPrefix(b, []byte("\xcf\xfa\xed\xfe")) {
+			return // what somebody built and left here
+		}
 		for _, f := range findForbidden(b) {
 			t.Errorf("%s:%s", name, f)
 		}
