@@ -128,6 +128,9 @@ func (v *verifier) appsFiles() ([]File, string, error) {
 	if link == nil || !delegated {
 		return nil, "", nil
 	}
+	if v.tuf.RefTime.IsZero() { // no floor guards them against older ones
+		return nil, "", &Refusal{"rack.stale", "apps under metadata that has not expired", "expired metadata"}
+	}
 	data, err := v.file(metadataPath(roleApps, link.Version))
 	if err != nil {
 		return nil, "", err

@@ -33,6 +33,8 @@ func TestExpired(t *testing.T) {
 		now := testNow.Add(tt.after)
 		if v, err := Verify(first, one, now); err != nil || !v.Stale || v.Sequence != 1 {
 			t.Errorf("after %s: last accepted: %v", tt.after, err)
+		} else if v.AppsRefusal == nil || v.AppsRefusal.Check != "rack.stale" || v.AppsCommit != "" {
+			t.Errorf("after %s: apps: %v", tt.after, v.AppsRefusal)
 		}
 		_, err := Verify(second, one, now)
 		r := wantRefusal(t, err, tt.check)
