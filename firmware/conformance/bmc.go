@@ -291,7 +291,7 @@ func desiredState(t *testing.T, p *probe) {
 	}
 	// The same by the standard's effecters.
 	p.must(t, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, wire.EffecterIdentify, wire.IdentifyAsserted))
-	if s := unitState(t, p); !s.LED || s.DesiredGeneration <= g+4 {
+	if s := unitState(t, p); !s.LED || s.DesiredGeneration < g+4 {
 		t.Errorf("the identify effecter did nothing: %+v", s)
 	}
 	p.must(t, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, wire.EffecterIdentify, wire.IdentifyUnasserted))
