@@ -15,6 +15,7 @@ type rule struct {
 }
 
 var rules = [...]rule{
+	{wire.TypeBase, wire.CmdSetTID, setTID},
 	{wire.TypeBase, wire.CmdGetTID, getTID},
 	{wire.TypeBase, wire.CmdGetVersion, getVersion},
 	{wire.TypeBase, wire.CmdGetTypes, getTypes},
@@ -105,11 +106,24 @@ func empty(req []byte) wire.Code {
 	return wire.CodeSuccess
 }
 
-func getTID(_ *RMC, req, dst []byte) ([]byte, wire.Code) {
+// setTID takes a terminus ID until the next restart. 0 and FFh are reserved (DSP0240, 9.1).
+func setTID(r *RMC, req, dst []byte) ([]byte, wire.Code) {
+	tid, err := wire.ParseTID(req)
+	if err != nil {
+		return dst, bad(err)
+	}
+	if tid == 0 || tid == 0xFF {
+		return dst, wire.CodeInvalidData
+	}
+	r.tid = tid
+	return dst, wire.CodeSuccess
+}
+
+func getTID(r *RMC, req, dst []byte) ([]byte, wire.Code) {
 	if code := empty(req); code != wire.CodeSuccess {
 		return dst, code
 	}
-	return wire.AppendTID(dst, uint8(wire.EIDRMC)), wire.CodeSuccess
+	return wire.AppendTID(dst, r.tid), wire.CodeSuccess
 }
 
 func getVersion(_ *RMC, req, dst []byte) ([]byte, wire.Code) {

@@ -22,6 +22,14 @@ func TestBaseCommands(t *testing.T) {
 	if code, out := g.call(wire.TypeBase, wire.CmdGetTID, nil); code != wire.CodeSuccess || len(out) != 1 || out[0] != uint8(wire.EIDRMC) {
 		t.Errorf("GetTID: %v % x", code, out)
 	}
+	for tid, want := range map[uint8]wire.Code{0: wire.CodeInvalidData, 0xFF: wire.CodeInvalidData, 77: wire.CodeSuccess} {
+		if code, _ := g.call(wire.TypeBase, wire.CmdSetTID, wire.AppendTID(nil, tid)); code != want {
+			t.Errorf("SetTID %d: %v, want %v", tid, code, want)
+		}
+	}
+	if _, out := g.call(wire.TypeBase, wire.CmdGetTID, nil); len(out) != 1 || out[0] != 77 {
+		t.Errorf("GetTID after SetTID 77: % x", out)
+	}
 	code, out := g.call(wire.TypeBase, wire.CmdGetTypes, nil)
 	types, err := wire.ParseGetTypesResponse(out)
 	if code != wire.CodeSuccess || err != nil || !types.Has(wire.TypeBase) || !types.Has(wire.TypeMonitor) || !types.Has(wire.TypeOEM) || types.Has(wire.TypeFRU) {

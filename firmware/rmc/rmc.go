@@ -171,7 +171,8 @@ type RMC struct {
 	bridged   wire.Assembler // to BMCs
 	heard     bool           // the management computer has spoken
 	heardAt   uint64
-	quiet     bool   // it fell silent
+	quiet     bool // it fell silent
+	tid       uint8
 	stray     uint32 // packets that belong to nothing, requests that found no room
 	response  [wire.MaxMessage]byte
 	frame     [wire.MaxFrame + 1]byte
@@ -254,7 +255,7 @@ func New(cfg Config, ports Ports) (*RMC, error) {
 	if cfg.Slots < 1 || cfg.Slots > wire.MaxSlots || cfg.Fans > wire.MaxFans {
 		return nil, errConfig
 	}
-	r := &RMC{cfg: cfg, ports: ports, limits: cfg.Limits, unset: true, starting: -1}
+	r := &RMC{cfg: cfg, ports: ports, limits: cfg.Limits, unset: true, starting: -1, tid: uint8(wire.EIDRMC)}
 	r.limits.fill()
 	if r.cfg.SupplyMillivolts == 0 {
 		r.cfg.SupplyMillivolts = 20_000

@@ -55,6 +55,7 @@ type loop struct {
 	tag           uint8
 	generation    uint32
 	silent        bool
+	line          func(p []byte) // takes what the RMC says to the management computer; nil: nobody does
 }
 
 const (
@@ -184,6 +185,9 @@ func (l *loop) run(d time.Duration) {
 				l.pump()
 			}
 		}
+		if l.line != nil && l.toLine.Len() > 0 {
+			l.line(l.toLine.Bytes())
+		}
 		l.toLine.Reset()
 	}
 }
@@ -200,6 +204,10 @@ func (l *loop) pump() {
 			for _, b := range p {
 				m, ok := y.port.Push(b)
 				if !ok {
+					continue
+				}
+				if out, control := y.port.Control(nil, &m); control {
+					l.rmc.Bus(out)
 					continue
 				}
 				if n := y.bmc.Handle(wire.SideBus, l.now, m.Body, resp); n > 0 {
