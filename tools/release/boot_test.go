@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,22 +27,22 @@ import (
 
 const probe = "./tools/release/testdata/probe"
 
-// kernels gets the locked kernels from the cache or a mirror.
-func kernels(t *testing.T) *deb.Fetcher {
-	t.Helper()
+// locked holds the locked kernels, from the cache or a mirror, for all tests.
+var locked = sync.OnceValues(func() (*kernels, error) {
 	store, err := cache.User()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &deb.Fetcher{Cache: store, Mirrors: deb.AptMirrors("/etc/apt")}
-}
+	return &kernels{fetcher: &deb.Fetcher{Cache: store, Mirrors: deb.AptMirrors("/etc/apt")}}, err
+})
 
 // buildIn builds a release with the probe in both places.
 func buildIn(t *testing.T, dir string, edit func(*config)) *result {
 	t.Helper()
+	k, err := locked()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := config{
 		root: filepath.Join("..", ".."), dir: dir, version: "0.1.0-test", security: 1, lock: "tools/locks/trixie-arm64.lock.json",
-		bootKernel: "kernel", osKernel: "kernel", stage1: probe, init: probe, fetcher: kernels(t),
+		bootKernel: "kernel", osKernel: "kernel", stage1: probe, init: probe, kernels: k,
 	}
 	if edit != nil {
 		edit(&c)

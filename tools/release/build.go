@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,7 +55,42 @@ type config struct {
 	bootKernel, osKernel string // roles in the lock
 	stage1, init         string // Go packages
 	force                bool
-	fetcher              *deb.Fetcher
+	kernels              *kernels
+}
+
+// kernels holds the kernels that were read, by the SHA-256 of their packages: reading one takes
+// seconds of processor time.
+type kernels struct {
+	fetcher *deb.Fetcher
+	mu      sync.Mutex
+	read    map[string]*loaded
+}
+
+// A loaded kernel comes with its compressed image.
+type loaded struct {
+	*kernel.Kernel
+	gzip []byte
+}
+
+func (k *kernels) load(ctx context.Context, p deb.Package) (*loaded, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l := k.read[p.SHA256]; l != nil {
+		return l, nil
+	}
+	name, err := k.fetcher.Fetch(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	one, err := kernel.Open(name, p)
+	if err != nil {
+		return nil, err
+	}
+	if k.read == nil {
+		k.read = map[string]*loaded{}
+	}
+	k.read[p.SHA256] = &loaded{one, one.Gzip()}
+	return k.read[p.SHA256], nil
 }
 
 // result is what build has to tell, sizes in bytes.
@@ -88,8 +124,7 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 
 	var (
 		stage1File, initFile artifact.File
-		bootK, osK           *kernel.Kernel
-		bootGz, osGz         []byte
+		bootK, osK           *loaded
 	)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -100,13 +135,10 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 		return err
 	})
 	g.Go(func() (err error) {
-		if bootK, bootGz, err = c.kernel(gctx, lock, c.bootKernel); err != nil {
+		if bootK, err = c.kernel(gctx, lock, c.bootKernel); err != nil {
 			return err
 		}
-		osK, osGz = bootK, bootGz
-		if c.osKernel != c.bootKernel {
-			osK, osGz, err = c.kernel(gctx, lock, c.osKernel)
-		}
+		osK, err = c.kernel(gctx, lock, c.osKernel)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -119,11 +151,11 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 	)
 	g, _ = errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		boot, err = bootimage.Build(bootimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: bootK, KernelFile: bootGz, Init: stage1File})
+		boot, err = bootimage.Build(bootimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: bootK.Kernel, KernelFile: bootK.gzip, Init: stage1File})
 		return err
 	})
 	g.Go(func() (err error) {
-		osi, err = osimage.Build(osimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: osK, KernelFile: osGz, Init: initFile, Stage1: stage1File})
+		osi, err = osimage.Build(osimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: osK.Kernel, KernelFile: osK.gzip, Init: initFile, Stage1: stage1File})
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -139,20 +171,12 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 	return &result{int64(len(boot.Volume)), int64(len(osi.Root)), *spec}, true, nil
 }
 
-func (c config) kernel(ctx context.Context, lock *deb.Lock, role string) (*kernel.Kernel, []byte, error) {
+func (c config) kernel(ctx context.Context, lock *deb.Lock, role string) (*loaded, error) {
 	p, err := lock.Find(role)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", c.lock, err)
+		return nil, fmt.Errorf("%s: %w", c.lock, err)
 	}
-	name, err := c.fetcher.Fetch(ctx, p)
-	if err != nil {
-		return nil, nil, err
-	}
-	k, err := kernel.Open(name, p)
-	if err != nil {
-		return nil, nil, err
-	}
-	return k, k.Gzip(), nil
+	return c.kernels.load(ctx, p)
 }
 
 // write stores the artefacts and release.json.

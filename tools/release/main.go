@@ -67,7 +67,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	c.fetcher = &deb.Fetcher{Cache: store, Mirrors: named, Progress: progress(out)}
+	c.kernels = &kernels{fetcher: &deb.Fetcher{Cache: store, Mirrors: named, Progress: progress(out)}}
 	start := time.Now()
 	r, built, err := c.build(ctx)
 	if err != nil {
