@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"flag"
 	"net/http"
 	"net/http/httptest"
@@ -237,5 +238,77 @@ func TestCaptureStream(t *testing.T) {
 	}
 	if ng.LinkType().String() != "Ethernet" {
 		t.Errorf("link type %v", ng.LinkType())
+	}
+}
+
+// TestTwoRacks runs two racks with the same network side by side, and refuses a
+// second simulator for one of them.
+func TestTwoRacks(t *testing.T) {
+	a, b := quiet(t), quiet(t)
+	alive := func(s sim.State) bool { return s.RMC.Alive && s.Slots[0].BMC.Alive }
+	a.until(t, "the first rack lives", alive)
+	b.until(t, "the second rack lives", alive)
+	a.call(t, "POST", "/sim/v1/slots/1/pull", "")
+	a.until(t, "tray pulled in the first", func(s sim.State) bool { return !s.Slots[0].Present })
+	if s := b.State(); !s.Slots[0].Present {
+		t.Error("tray pulled in the second too")
+	}
+	if a.GitURL() == b.GitURL() || bytes.Equal(a.DeviceKey(1), b.DeviceKey(1)) || bytes.Equal(a.DeviceKey(1), a.DeviceKey(2)) || len(a.DeviceKey(1)) != ed25519.PublicKeySize {
+		t.Error("the racks share a Git server or device keys")
+	}
+	if a.DeviceKey(3) != nil {
+		t.Error("an empty slot has a device key")
+	}
+	cfg := a.cfg
+	if _, err := sim.New(cfg); !errors.Is(err, sim.ErrRunning) {
+		t.Errorf("second simulator in the same directory: %v", err)
+	}
+	key := a.DeviceKey(1)
+	a.stop()
+	again := run(t, cfg)
+	again.until(t, "the first rack lives again", alive)
+	if !bytes.Equal(again.DeviceKey(1), key) {
+		t.Error("a board has a new device key after a restart")
+	}
+}
+
+// TestConfig refuses racks that cannot be built.
+func TestConfig(t *testing.T) {
+	spec := rack.RackSpec{ID: testRackID, Slots: 4, Power: rack.RackPower{Supply: 100}, Network: rack.RackNetwork{Subnet: "10.77.0.0/24"}}
+	unit := func(slot rack.SlotID) *rack.ComputeUnit {
+		return &rack.ComputeUnit{Metadata: rack.Metadata{Name: "u"}, Spec: rack.ComputeUnitSpec{Slot: slot}}
+	}
+	good := func() sim.Config {
+		return sim.Config{Dir: t.TempDir(), Rack: &rack.Rack{Spec: spec}, Accel: machine.TCG}
+	}
+	for name, spoil := range map[string]func(*sim.Config){
+		"no rack":         func(c *sim.Config) { c.Rack = nil },
+		"relative":        func(c *sim.Config) { c.Dir = "rack" },
+		"slot 0":          func(c *sim.Config) { c.Units = []*rack.ComputeUnit{unit(0)} },
+		"management slot": func(c *sim.Config) { c.Units = []*rack.ComputeUnit{unit(4)} },
+		"slot 9":          func(c *sim.Config) { c.Units = []*rack.ComputeUnit{unit(9)} },
+		"same slot":       func(c *sim.Config) { c.Units = []*rack.ComputeUnit{unit(1), unit(1)} },
+		"no release":      func(c *sim.Config) { c.Releases = []string{"/nonexistent"} },
+		"bad id":          func(c *sim.Config) { c.Rack.Spec.ID = "x"; c.Units = []*rack.ComputeUnit{unit(1)} },
+		"bad subnet":      func(c *sim.Config) { c.Rack.Spec.Network.Subnet = "x" },
+		"small subnet": func(c *sim.Config) {
+			c.Rack.Spec.Network.Subnet = "10.0.0.0/28"
+			c.Rack.Spec.Slots = 10
+			c.Units = []*rack.ComputeUnit{unit(9)}
+		},
+	} {
+		cfg := good()
+		spoil(&cfg)
+		if r, err := sim.New(cfg); err == nil {
+			r.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	r, err := sim.New(good())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }
