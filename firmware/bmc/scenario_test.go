@@ -170,6 +170,19 @@ var scenarios = []scenario{
 		r.until(wire.StateFaulted)
 	}, ends(wire.StateFaulted, wire.SlotNone, "power.good", 0)},
 
+	{"rail-lost-now-and-then", func(r *rig) {
+		for range 5 {
+			r.runUnit()
+			r.railBad = true
+			r.step(1)
+			r.railBad = false
+			r.until(wire.StateRunning)
+			for s := wire.StageBootstrap; s <= wire.StageRunning; s++ {
+				r.stage(s)
+			}
+		}
+	}, ends(wire.StateRunning, wire.SlotA, "", 0)},
+
 	{"over-current", func(r *rig) {
 		r.runUnit()
 		r.meter.p.Milliwatts = 26_000
@@ -501,6 +514,14 @@ var scenarios = []scenario{
 			r.step(7000) // and there it hangs
 		}
 	}, ends(wire.StateRunning, wire.SlotA, "boot.timeout", wire.FlagFallbackSlot)},
+
+	{"fallback-becomes-the-only-slot-while-the-other-is-written", func(r *rig) {
+		r.flash.flip(manifestOf(wire.SlotA)+100, 1)
+		r.runUnit() // from B
+		r.mustCall(wire.SideInBand, wire.CmdSlotErase, wire.AppendSlotErase(nil, 512))
+		r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
+		r.until(wire.StateRunning)
+	}, ends(wire.StateRunning, wire.SlotB, "", 0)},
 
 	{"boot-once", func(r *rig) {
 		r.mustCall(wire.SideBus, wire.CmdSetDesired, wire.AppendDesired(nil, &wire.Desired{Generation: 1,
