@@ -162,6 +162,9 @@ func (f *Fetcher) download(ctx context.Context, mirror string, p Package, part *
 		}
 		return errors.Join(fmt.Errorf("sent %d bytes, the lock says %d", have+n, p.Size), err)
 	}
+	if f.Progress != nil {
+		f.Progress(p, p.Size, p.Size)
+	}
 	return nil
 }
 
