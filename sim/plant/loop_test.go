@@ -1,267 +1,16 @@
 package plant_test
 
 import (
-	"bytes"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"math"
 	"testing"
 	"time"
 
-	"github.com/racklet/racklet/firmware/bmc"
-	"github.com/racklet/racklet/firmware/driver/emc2305"
-	"github.com/racklet/racklet/firmware/driver/ina228"
-	"github.com/racklet/racklet/firmware/driver/tmp117"
-	"github.com/racklet/racklet/firmware/rmc"
-	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/sim/chip"
 	"github.com/racklet/racklet/sim/plant"
+	"pgregory.net/rapid"
 )
-
-// The closed loop: physics, chips at register level, the real drivers, the real BMCs and RMC, on a bus of bytes. No
-// machines: a unit is its activity.
-
-const units = 4
-
-type input func() bool
-
-func (f input) Get() bool { return f() }
-
-type output func(bool)
-
-func (f output) Set(v bool) { f(v) }
-
-type tray struct {
-	flash *chip.Flash
-	bus   *chip.Bus
-	bmc   *bmc.BMC // nil without standby power
-	port  wire.Port
-	cpu   float64
-	hung  bool
-}
-
-type loop struct {
-	t     *testing.T
-	p     *plant.Plant
-	now   uint64
-	trays [units]*tray
-	bus   *chip.Bus // the rack's
-	flash *chip.Flash
-	rmc   *rmc.RMC
-	hung  bool // the RMC does not run
-
-	toBus, toLine bytes.Buffer
-	tag           uint8
-	generation    uint32
-	silent        bool
-	line          func(p []byte) // takes what the RMC says to the management computer; nil: nobody does
-}
-
-const (
-	trayMeter = 0x40
-	trayHeat  = 0x48
-	rackMeter = 0x45
-	rackInlet = 0x48
-	rackFans  = 0x2E
-)
-
-func newLoop(t *testing.T) *loop {
-	t.Helper()
-	p, err := plant.New(plant.Config{Seed: 1, Slots: []plant.Board{plant.Pi5, plant.Pi5, plant.Pi5, plant.Pi5}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &loop{t: t, p: p, bus: chip.NewBus(), flash: chip.NewFlash(rmc.FlashSize)}
-	l.bus.Attach(rackMeter, chip.NewINA228(0.005, 1, func() chip.Rail {
-		r := p.Rack()
-		return chip.Rail{Volts: r.Volts, Amps: r.Amps, Joules: r.Joules, Die: r.Inlet}
-	}))
-	l.bus.Attach(rackInlet, chip.NewTMP117(func() float64 { return p.Rack().Inlet }))
-	l.bus.Attach(rackFans, chip.NewEMC2305(func(f int) float64 { return p.Fan(f).RPM }, p.SetDrive))
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
-	owners := trust.Keyring{Keys: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, Threshold: 1}
-	image := make([]byte, trust.ChunkSize)
-	m := trust.SlotManifest{Version: "1", SecurityVersion: 1, ImageSize: uint32(len(image)), ChunkSize: trust.ChunkSize, Chunks: [][32]byte{sha256.Sum256(image)}}
-	manifest, err := m.MarshalBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed := trust.AppendSigned(manifest, []trust.Signature{trust.Sign(trust.DomainSlot, key, manifest)})
-	for i := range l.trays {
-		n := i + 1
-		y := &tray{flash: chip.NewFlash(bmc.FlashSize), bus: chip.NewBus()}
-		l.trays[i] = y
-		y.bus.Attach(trayMeter, chip.NewINA228(0.005, p.Slot(n).Gain, func() chip.Rail {
-			s := p.Slot(n)
-			return chip.Rail{Volts: s.Volts, Amps: s.Amps, Joules: s.Joules, Die: s.Air}
-		}))
-		y.bus.Attach(trayHeat, chip.NewTMP117(func() float64 { return p.Slot(n).Board }))
-		cfg := bmc.Config{Slot: uint8(n), DeviceKey: key, Owners: owners, Emulated: true}
-		if err := bmc.Provision(y.flash, cfg); err != nil {
-			t.Fatal(err)
-		}
-		if err := bmc.WriteSlot(y.flash, wire.SlotA, bytes.NewReader(image), signed); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.startRMC()
-	return l
-}
-
-func (l *loop) startRMC() {
-	l.t.Helper()
-	meter, err := ina228.New(l.bus, ina228.Config{Address: rackMeter, ShuntMicroohms: 5000, MaxMilliamps: 8000})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	fans, err := emc2305.New(l.bus, rackFans, 2)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	ports := rmc.Ports{Bus: &l.toBus, Management: &l.toLine, Flash: l.flash, Meter: meter, Inlet: tmp117.New(l.bus, rackInlet), Fans: fans}
-	for i := range l.trays {
-		ports.Present[i] = input(func() bool { return l.p.Slot(i + 1).Present })
-	}
-	if l.rmc, err = rmc.New(rmc.Config{Slots: units, Fans: 2}, ports); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-func (l *loop) startBMC(i int) {
-	l.t.Helper()
-	y, n := l.trays[i], i+1
-	meter, err := ina228.New(y.bus, ina228.Config{Address: trayMeter, ShuntMicroohms: 5000, MaxMilliamps: 8000})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	y.port = wire.Port{Own: wire.BMC(uint8(n)), Slot: uint8(n)}
-	y.bmc, err = bmc.New(bmc.Config{}, bmc.Ports{
-		Flash: y.flash, Meter: meter, Thermometer: tmp117.New(y.bus, trayHeat),
-		Switch:    output(func(v bool) { l.p.SetSwitch(n, v) }),
-		PowerGood: input(func() bool { return l.p.Slot(n).PowerGood }),
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// run lets simulated time pass, in steps of ten milliseconds.
-func (l *loop) run(d time.Duration) {
-	l.t.Helper()
-	for end := l.now + uint64(d.Milliseconds()); l.now < end; {
-		l.now += 10
-		l.p.Step(10 * time.Millisecond)
-		rack := l.p.Rack()
-		l.bus.Power(rack.Standby)
-		l.bus.Advance(10 * time.Millisecond)
-		for i, y := range l.trays {
-			s := l.p.Slot(i + 1)
-			y.bus.Power(s.Standby)
-			y.bus.Advance(10 * time.Millisecond)
-			switch {
-			case !s.Standby && y.bmc != nil:
-				y.bmc = nil
-				l.p.SetSwitch(i+1, false) // its enable pin is pulled down
-			case s.Standby && y.bmc == nil:
-				l.startBMC(i)
-			}
-			if y.bmc != nil && !y.hung {
-				y.bmc.Step(l.now)
-			}
-			l.p.SetActivity(i+1, plant.Activity{Running: s.PowerGood, CPU: y.cpu})
-		}
-		switch {
-		case !rack.Standby:
-			l.rmc = nil
-		case l.rmc == nil:
-			l.startRMC()
-		}
-		if l.rmc != nil && !l.hung {
-			l.rmc.Step(l.now)
-			l.pump()
-			if l.now%1000 == 0 && !l.silent {
-				l.send(wire.EIDRMC, wire.CmdGetRackState, nil)
-				l.pump()
-			}
-		}
-		if l.line != nil && l.toLine.Len() > 0 {
-			l.line(l.toLine.Bytes())
-		}
-		l.toLine.Reset()
-	}
-}
-
-func (l *loop) pump() {
-	resp := make([]byte, wire.MaxMessage-1)
-	for l.toBus.Len() > 0 {
-		p := bytes.Clone(l.toBus.Bytes())
-		l.toBus.Reset()
-		for _, y := range l.trays {
-			if y.bmc == nil || y.hung {
-				continue
-			}
-			for _, b := range p {
-				m, ok := y.port.Push(b)
-				if !ok {
-					continue
-				}
-				if out, control := y.port.Control(nil, &m); control {
-					l.rmc.Bus(out)
-					continue
-				}
-				if n := y.bmc.Handle(wire.SideBus, l.now, m.Body, resp); n > 0 {
-					l.rmc.Bus(y.port.Respond(nil, &m, resp[:n]))
-				}
-			}
-		}
-	}
-}
-
-func (l *loop) send(dest wire.EID, command uint8, payload []byte) {
-	l.t.Helper()
-	l.tag = (l.tag + 1) & 7
-	body := append(wire.AppendRequest(nil, l.tag, wire.TypeOEM, command), payload...)
-	a := wire.Address{Dest: dest, Source: wire.EIDManagement, Tag: l.tag, TagOwner: true}
-	frames, err := wire.AppendMessage(nil, 0, a, wire.MessagePLDM, body, 0)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.rmc.Management(frames)
-}
-
-// on desires power for all trays and waits until every unit runs.
-func (l *loop) on() {
-	l.t.Helper()
-	l.run(time.Second)
-	l.generation++
-	for i := range l.trays {
-		l.send(wire.BMC(uint8(i+1)), wire.CmdSetDesired, wire.AppendDesired(nil, &wire.Desired{
-			Generation: l.generation, Mask: wire.DesiredPower, Power: wire.PowerOn, BootSlot: wire.SlotNone}))
-		l.run(100 * time.Millisecond)
-	}
-	l.run(15 * time.Second)
-	for i := range l.trays {
-		if s := l.state(i); s.State != wire.StateRunning {
-			l.t.Fatalf("slot %d: %v, %v, grant %d of %d, %+v", i+1, s.State, s.Failure, s.GrantMilliwatts, s.RequestMilliwatts, l.p.Slot(i+1))
-		}
-	}
-}
-
-func (l *loop) state(i int) wire.UnitState {
-	if l.trays[i].bmc == nil {
-		return wire.UnitState{}
-	}
-	return l.trays[i].bmc.UnitState()
-}
-
-func (l *loop) drive() float64 { return min(l.p.Fan(0).Drive, l.p.Fan(1).Drive) }
-
-func (l *loop) cpu(share float64) {
-	for _, y := range l.trays {
-		y.cpu = share
-	}
-}
 
 func TestLoopCountsEnergy(t *testing.T) {
 	l := newLoop(t)
@@ -506,4 +255,99 @@ func TestLoopOverheating(t *testing.T) {
 	if s := l.state(1); s.State != wire.StateRunning {
 		t.Errorf("cooled down: %v, %v", s.State, s.Failure.Reason)
 	}
+}
+
+// Anything that breaks in the rack, in any order: the supply never trips, the rack stays within its budget, nothing cooks,
+// no counter goes back. Healed and asked again, every unit runs.
+func TestLoopStorm(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l := newLoop(t)
+		l.on()
+		var last wire.RackState
+		var energy [units]uint64
+		check := func() {
+			rack := l.p.Rack()
+			if rack.Tripped {
+				rt.Fatal("the supply tripped")
+			}
+			for i := range l.trays {
+				if s := l.p.Slot(i + 1); s.SoC > 105 {
+					rt.Fatalf("slot %d at %.0f °C: %+v", i+1, s.SoC, l.rmc.State())
+				}
+				if s := l.state(i); l.trays[i].bmc != nil {
+					if s.Millijoules+400_000 < energy[i] { // what its flash does not hold after a cut
+						rt.Fatalf("slot %d: energy went from %d to %d mJ", i+1, energy[i], s.Millijoules)
+					}
+					energy[i] = s.Millijoules
+				}
+			}
+			if l.rmc == nil {
+				return
+			}
+			s := l.rmc.State()
+			if s.GrantedMilliwatts > s.BudgetMilliwatts || uint32(rack.Watts*1000) > s.BudgetMilliwatts || s.Resets < last.Resets || s.LastEvent < last.LastEvent {
+				rt.Fatalf("%+v after %+v", s, last)
+			}
+			last = s
+		}
+		for range rapid.IntRange(1, 12).Draw(rt, "acts") {
+			i := rapid.IntRange(0, units-1).Draw(rt, "slot")
+			yes := rapid.Bool().Draw(rt, "yes")
+			share := rapid.Float64Range(0, 1).Draw(rt, "share")
+			y := l.trays[i]
+			switch k := rapid.IntRange(0, 11).Draw(rt, "act"); k {
+			case 0:
+				y.cpu = share
+			case 1:
+				y.hung = yes
+			case 2:
+				if y.bmc != nil {
+					l.startBMC(i)
+				}
+			case 3:
+				if l.rmc != nil {
+					l.startRMC()
+				}
+			case 4:
+				l.p.SetPresent(i+1, yes)
+			case 5:
+				y.bus.SetFault(trayHeat, chip.Fault{Absent: yes})
+			case 6:
+				l.bus.SetFault(rackInlet, chip.Fault{Absent: yes})
+			case 7:
+				l.bus.Jam(yes)
+			default:
+				l.p.Edit(func(f *plant.Faults) {
+					switch k {
+					case 8:
+						f.Sag = share
+					case 9:
+						f.Slot[i].Short = yes
+					case 10:
+						f.Fan[i%2].Stuck = yes
+					case 11:
+						f.Blocked = share
+					}
+				})
+			}
+			for range rapid.IntRange(0, 40).Draw(rt, "quarters of a second") {
+				l.run(250 * time.Millisecond)
+				check()
+			}
+		}
+		l.p.SetFaults(plant.Faults{})
+		l.bus.Jam(false)
+		l.bus.SetFault(rackInlet, chip.Fault{})
+		for i, y := range l.trays {
+			y.hung, y.cpu = false, 0.2
+			y.bus.SetFault(trayHeat, chip.Fault{})
+			l.p.SetPresent(i+1, true)
+		}
+		l.run(90 * time.Second)
+		l.on() // a faulted unit waits for an operator
+		l.run(10 * time.Second)
+		if s := l.rmc.State(); s.Flags&(wire.RackFailsafe|wire.RackSensorLost|wire.RackThrottling|wire.RackOverBudget) != 0 {
+			rt.Fatalf("healed: %+v", s)
+		}
+	})
 }
