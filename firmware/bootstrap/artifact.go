@@ -41,6 +41,7 @@ const (
 	maxConfig    = 64 << 10
 	maxKernel    = 64 << 20
 	maxInitramfs = 64 << 20
+	maxImage     = 128 << 20 // a kernel, unpacked
 	maxBootImage = 30 << 20
 )
 

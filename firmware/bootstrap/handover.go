@@ -138,8 +138,7 @@ func (b *Boot) stageSlot(ctx context.Context, v *source.Verified, release *rack.
 	}); err != nil {
 		return err
 	}
-	f := stop("handover.pending", string(boot.SlotManifest), "", nil)
-	b.explain(f, "waiting for the BMC to cycle the power")
+	b.say("staged; the BMC cycles the power")
 	return ErrCycle
 }
 

@@ -6,13 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/u-root/u-root/pkg/boot"
+	"github.com/klauspost/compress/gzip"
 	"github.com/u-root/u-root/pkg/boot/kexec"
+	"github.com/u-root/u-root/pkg/boot/linux"
 	"github.com/u-root/u-root/pkg/mount"
 	"golang.org/x/sys/unix"
 
@@ -151,17 +153,52 @@ func (m *linuxMachine) CanKexec() bool {
 }
 
 func (m *linuxMachine) Kexec(kernel, initramfs []byte, commandLine string) error {
-	if err := os.MkdirAll(os.TempDir(), 0o700); err != nil {
+	image, err := unpack(kernel)
+	if err != nil {
+		return fmt.Errorf("unpack kernel: %w", err)
+	}
+	k, err := memoryFile("kernel", image)
+	if err != nil {
 		return err
 	}
-	// Debian's arm64 kernels have kexec_load alone, not kexec_file_load.
-	img := &boot.LinuxImage{
-		Kernel: bytes.NewReader(kernel), Initrd: bytes.NewReader(initramfs),
-		Cmdline: commandLine, LoadSyscall: true,
+	defer k.Close()
+	i, err := memoryFile("initramfs", bytes.NewReader(initramfs))
+	if err != nil {
+		return err
 	}
-	if err := img.Load(); err != nil {
+	defer i.Close()
+	// Debian's arm64 kernels have kexec_load alone, not kexec_file_load.
+	if err := linux.KexecLoad(k, i, commandLine, nil, nil); err != nil {
 		return fmt.Errorf("load kernel: %w", err)
 	}
 	unix.Sync()
 	return kexec.Reboot()
+}
+
+// unpack reads an arm64 kernel, which boot loaders take gzip-compressed and
+// kexec does not.
+func unpack(kernel []byte) (io.Reader, error) {
+	if !bytes.HasPrefix(kernel, []byte{0x1f, 0x8b}) { // RFC 1952, 2.3.1
+		return bytes.NewReader(kernel), nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(kernel))
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false)
+	return io.LimitReader(z, maxImage), nil
+}
+
+// memoryFile is a file that only memory holds.
+func memoryFile(name string, content io.Reader) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make file for %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := io.Copy(f, content); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("fill file for %s: %w", name, err)
+	}
+	return f, nil
 }

@@ -32,6 +32,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/racklet/racklet/firmware/wire"
@@ -124,7 +125,8 @@ type System struct {
 
 	key  ed25519.PrivateKey // of this boot alone; never leaves memory
 	sum  [32]byte           // of the public key
-	addr chan netip.Addr
+	addr atomic.Pointer[netip.Addr]
+	news chan struct{} // there is a new address
 }
 
 // Run runs the system until the BMC asks it to stop, and returns what it asked
@@ -137,7 +139,7 @@ func (s *System) Run(ctx context.Context) (wire.HostRequest, error) {
 		return wire.HostNone, fmt.Errorf("make key pair: %w", err)
 	}
 	s.key, s.sum = private, sha256.Sum256(public)
-	s.addr = make(chan netip.Addr, 1)
+	s.news = make(chan struct{}, 1)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -204,10 +206,8 @@ func (s *System) heartbeat(ctx context.Context, wanted chan<- wire.HostRequest) 
 		report.CPUPermille = now.busySince(before)
 		report.MemoryUsedKiB, report.MemoryTotalKiB = now.UsedKiB, now.TotalKiB
 		before = now
-		select {
-		case a := <-s.addr:
+		if a := s.addr.Load(); a != nil {
 			report.Address = a.As4()
-		default:
 		}
 		req, err := s.BMC.Heartbeat(ctx, report)
 		if err != nil {
@@ -226,15 +226,9 @@ func (s *System) heartbeat(ctx context.Context, wanted chan<- wire.HostRequest) 
 			s.stage(ctx, wire.StageRunning)
 			s.say("running after %.1f s", s.Machine.Uptime().Seconds())
 		}
-		wait := tick.C
-		var address <-chan netip.Addr
-		if !running {
-			address = s.addr
-		}
 		select {
-		case <-wait:
-		case a := <-address:
-			report.Address = a.As4()
+		case <-tick.C:
+		case <-s.news:
 		case <-ctx.Done():
 			tick.Stop()
 			return ctx.Err()
@@ -247,11 +241,11 @@ func (s *System) address(a netip.Addr) {
 	if !a.Is4() {
 		return
 	}
+	s.addr.Store(&a)
 	select {
-	case <-s.addr:
+	case s.news <- struct{}{}:
 	default:
 	}
-	s.addr <- a
 	s.Log.Info("network", "address", a.String())
 }
 
@@ -281,6 +275,10 @@ func (s *System) banner() {
 		end, cpu := s.Machine.Uptime().Seconds(), t.CPU
 		if i+1 < len(h.Times) {
 			end, cpu = h.Times[i+1].Since, h.Times[i+1].CPU
+		}
+		if end < t.Since { // the clock began anew with another kernel
+			s.say("  %-10s      ? s", t.Stage)
+			continue
 		}
 		s.say("  %-10s %6.2f s  %5.2f s cpu", t.Stage, end-t.Since, max(0, cpu-t.CPU))
 	}
