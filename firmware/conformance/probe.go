@@ -22,6 +22,7 @@ import (
 
 const (
 	answerTime = 10 * time.Second       // within which an answer comes; generous for loaded machines
+	repeatTime = 2 * time.Second        // after which a request is repeated, under the same instance ID
 	silentTime = 300 * time.Millisecond // after which no answer counts as none
 	settleTime = 60 * time.Second       // for power to change, verification of a slot included
 )
@@ -122,8 +123,8 @@ func (p *probe) wait(t testing.TB, limit time.Duration) (wire.Message, bool) {
 	return wire.Message{}, false
 }
 
-// ask sends a PLDM request and returns completion code and payload of the answer. It holds
-// that the answer is one to the request.
+// ask sends a PLDM request and returns completion code and payload of the answer. It repeats
+// what may be repeated, as any requester does, and holds that the answer is one to the request.
 func (p *probe) ask(t testing.TB, kind, command uint8, payload []byte) (wire.Code, []byte) {
 	t.Helper()
 	return p.askUnit(t, p.dest, kind, command, payload, wire.SerialUnit)
@@ -134,26 +135,38 @@ func (p *probe) askUnit(t testing.TB, dest wire.EID, kind, command uint8, payloa
 	p.drain()
 	p.instance = (p.instance + 1) & 0x1F
 	req := append(wire.AppendRequest(nil, p.instance, kind, command), payload...)
-	a := p.send(t, dest, wire.MessagePLDM, req, unit)
-	for end := time.Now().Add(answerTime); ; {
-		m, ok := p.wait(t, time.Until(end))
-		if !ok {
-			t.Fatalf("%s: no answer to command 0x%02x of type %d", p.name, command, kind)
-		}
-		h, code, data, err := wire.ParseResponse(m.Body)
-		if m.Type == wire.MessagePLDM && m.Tag != a.Tag {
-			continue // an answer to an earlier request that came late
-		}
-		switch {
-		case m.Type != wire.MessagePLDM || err != nil:
-			t.Fatalf("%s: command 0x%02x of type %d: answered message type %d, %v", p.name, command, kind, m.Type, err)
-		case m.TagOwner || m.Dest != p.own || dest != wire.EIDNull && m.Source != dest:
-			t.Fatalf("%s: command 0x%02x of type %d: answer is addressed %+v", p.name, command, kind, m.Address)
-		case h.Instance != p.instance || h.Type != kind || h.Command != command || h.Datagram:
-			t.Fatalf("%s: command 0x%02x of type %d: answer has header %+v", p.name, command, kind, h)
-		}
-		return code, data
+	attempts := answerTime / repeatTime
+	if kind == wire.TypeOEM && (command == wire.CmdReset || command == wire.CmdWriteConsole || command == wire.CmdExtendMeasurement) {
+		attempts = 1
 	}
+	for range attempts {
+		a := p.send(t, dest, wire.MessagePLDM, req, unit)
+		limit := repeatTime
+		if attempts == 1 {
+			limit = answerTime
+		}
+		for end := time.Now().Add(limit); ; {
+			m, ok := p.wait(t, time.Until(end))
+			if !ok {
+				break
+			}
+			h, code, data, err := wire.ParseResponse(m.Body)
+			if err == nil && m.Type == wire.MessagePLDM && (h.Instance != p.instance || m.Tag != a.Tag) {
+				continue // an answer to an earlier request, or to an earlier attempt, that came late
+			}
+			switch {
+			case m.Type != wire.MessagePLDM || err != nil:
+				t.Fatalf("%s: command 0x%02x of type %d: answered message type %d, %v", p.name, command, kind, m.Type, err)
+			case m.TagOwner || m.Dest != p.own || dest != wire.EIDNull && m.Source != dest:
+				t.Fatalf("%s: command 0x%02x of type %d: answer is addressed %+v", p.name, command, kind, m.Address)
+			case h.Type != kind || h.Command != command || h.Datagram:
+				t.Fatalf("%s: command 0x%02x of type %d: answer has header %+v", p.name, command, kind, h)
+			}
+			return code, data
+		}
+	}
+	t.Fatalf("%s: no answer to command 0x%02x of type %d", p.name, command, kind)
+	return 0, nil
 }
 
 // must is ask where anything but success fails the test.

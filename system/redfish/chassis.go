@@ -94,7 +94,7 @@ func (s *Service) chassis(c place) object {
 		"ChassisType": "Sled", "Manufacturer": "Racklet", "PowerState": powerState(&u.state),
 		"Status":                  s.status(&u.controller, state, health),
 		"Location":                object{"PartLocation": object{"LocationType": "Slot", "LocationOrdinalValue": u.slot, "ServiceLabel": fmt.Sprintf("Slot %d", u.slot)}},
-		"LocationIndicatorActive": u.state.LED, "IndicatorLED": lit(u.state.LED),
+		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
 		"EnvironmentMetrics": ref(c.uri() + "/EnvironmentMetrics"), "Sensors": ref(c.uri() + "/Sensors"),
 		"Links": object{
 			"ComputerSystems": []object{ref(systemURI(u))}, "ManagedBy": []object{ref(bmcURI(u))},

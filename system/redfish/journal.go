@@ -50,7 +50,11 @@ func (s *Service) record(c *controller, e *wire.Event) {
 	if e.ClockSet && e.Millis > 0 && e.Millis < 1<<47 {
 		at = time.UnixMilli(int64(e.Millis))
 	}
-	s.enter(c, entry{id: strconv.FormatUint(uint64(e.Sequence), 10), created: at, event: *e})
+	id := strconv.FormatUint(uint64(e.Sequence), 10)
+	if c.life > 0 {
+		id = fmt.Sprintf("%d-%s", c.life+1, id)
+	}
+	s.enter(c, entry{id: id, created: at, event: *e})
 }
 
 // note logs what the service itself has to say about a controller.

@@ -341,6 +341,31 @@ func TestIdentifyAndLimits(t *testing.T) {
 	}
 }
 
+// TestNewController: a BMC whose log begins anew is another one, or lost its memory; what the first one logged stays.
+func TestNewController(t *testing.T) {
+	s := start(t, description(1, "Off"))
+	entries := func() (ids []string) {
+		var log struct {
+			Members []struct{ Id, Message string }
+		}
+		s.get("/redfish/v1/Systems/unit-1/LogServices/Log/Entries", &log)
+		for _, e := range log.Members {
+			ids = append(ids, e.Id)
+		}
+		return ids
+	}
+	for range 20 {
+		s.rack.BMCs[1].Record(wire.EventState, 0, "state", wire.Failure{})
+	}
+	s.until("21 events", func() bool { return slices.Contains(entries(), "21") })
+	s.rack.BMCs[1].Forget()
+	s.until("the new log", func() bool { return slices.Contains(entries(), "2-1") })
+	ids := entries()
+	if !slices.Contains(ids, "21") || len(slices.Compact(slices.Sorted(slices.Values(ids)))) != len(ids) {
+		t.Errorf("entries: %v", ids)
+	}
+}
+
 func TestBootOverride(t *testing.T) {
 	s := start(t, description(1, "Off"))
 	const path = "/redfish/v1/Systems/unit-1"
@@ -390,7 +415,12 @@ func TestSilence(t *testing.T) {
 	if v := s.system("unit-2"); v.Status.State != "Enabled" || v.Oem.Racklet.AgeSeconds > 2 {
 		t.Errorf("its neighbour: %+v", v)
 	}
+	// It can be found all the same: the light at its slot is the RMC's.
 	resp, b := s.do("PATCH", "/redfish/v1/Systems/unit-1", `{"LocationIndicatorActive":true}`)
+	if resp.StatusCode != 200 || s.rack.State().LEDMask&2 == 0 || !bytes.Contains(b, []byte(`"LocationIndicatorActive":true`)) {
+		t.Errorf("identify a silent tray: %d %s", resp.StatusCode, b)
+	}
+	resp, b = s.do("PATCH", "/redfish/v1/Systems/unit-1", `{"Boot":{"BootSourceOverrideEnabled":"Disabled"}}`)
 	if m := firstMessage(t, b); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(m.Message, "bmc-1") {
 		t.Errorf("change of a silent BMC: %d %+v", resp.StatusCode, m)
 	}
@@ -415,4 +445,29 @@ func TestSilence(t *testing.T) {
 	s.until("all are back", func() bool {
 		return s.system("unit-1").Status.State == "Enabled" && s.system("unit-2").Status.State == "Enabled"
 	})
+}
+
+func BenchmarkSystems(b *testing.B) { benchmark(b, "/redfish/v1/Systems?$expand=.") }
+func BenchmarkSensor(b *testing.B)  { benchmark(b, "/redfish/v1/Chassis/tray-1/Sensors/power") }
+
+func benchmark(b *testing.B, uri string) {
+	r := wiretest.NewRack(4)
+	o := description(4, "On")
+	o.Line = r.Line()
+	s, err := redfish.New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done; r.Close() }()
+	req := httptest.NewRequest("GET", uri, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		if s.ServeHTTP(w, req); w.Code != 200 {
+			b.Fatal(w.Body)
+		}
+	}
 }

@@ -90,6 +90,7 @@ type controller struct {
 	online bool
 	log    journal
 	after  uint32     // sequence of the newest event that was read
+	life   int        // counts controllers that began their log anew in this place
 	change sync.Mutex // held during a change, so that generations do not race
 }
 
@@ -320,6 +321,7 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 		if !u.applied {
 			u.applied = s.apply(ctx, u, &state)
 		}
+		s.showLED(ctx, u, state.LED)
 		events := state.LastEvent != u.after
 		if events {
 			s.pollEvents(ctx, &u.controller)
@@ -420,7 +422,9 @@ func (s *Service) pollEvents(ctx context.Context, c *controller) {
 			return
 		}
 		if page.Newest < c.after { // another controller, or one that lost its memory
+			s.log.Warn("a controller's log begins anew", "controller", c.name, "newest", page.Newest, "was", c.after)
 			c.after = 0
+			c.life++
 			continue
 		}
 		for i := range page.Events {
@@ -436,6 +440,30 @@ func (s *Service) pollEvents(ctx context.Context, c *controller) {
 			return
 		}
 	}
+}
+
+// showLED has the light at the slot, which is the RMC's, follow the one on the tray.
+func (s *Service) showLED(ctx context.Context, u *unit, on bool) {
+	s.mu.RLock()
+	differs := s.rmc.online && s.rack.PresentMask&(1<<u.slot) != 0 && (s.rack.LEDMask&(1<<u.slot) != 0) != on
+	s.mu.RUnlock()
+	if differs {
+		s.setLED(ctx, u, on)
+	}
+}
+
+// setLED switches the light at a unit's slot.
+func (s *Service) setLED(ctx context.Context, u *unit, on bool) error {
+	if err := s.conn.SetLED(ctx, u.slot, on); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rack.LEDMask &^= 1 << u.slot
+	if on {
+		s.rack.LEDMask |= 1 << u.slot
+	}
+	return nil
 }
 
 // byName finds a unit.

@@ -195,7 +195,7 @@ func (s *Service) system(u *unit) object {
 		"@odata.type": "#ComputerSystem.v1_27_0.ComputerSystem", "@odata.id": systemURI(u), "Id": u.name, "Name": u.name,
 		"SystemType": "Physical", "Manufacturer": "Racklet", "Model": u.spec.Spec.Platform, "HostName": u.name,
 		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{powerState(st)},
-		"LocationIndicatorActive": st.LED, "IndicatorLED": lit(st.LED),
+		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
 		"BootProgress": volatile{s.bootProgress(u)},
 		"Boot":         s.boot(u),
 		"SerialConsole": object{"MaxConcurrentSessions": maxConsoles,
@@ -216,6 +216,14 @@ func (s *Service) bootProgress(u *unit) object {
 		o["LastStateTime"] = stamp(u.stageAt)
 	}
 	return o
+}
+
+// led is the identify light: the tray's, or while its BMC is silent the slot's.
+func (s *Service) led(u *unit) bool {
+	if !u.online {
+		return s.rack.LEDMask&(1<<u.slot) != 0
+	}
+	return u.state.LED
 }
 
 func lit(on bool) string {
@@ -443,6 +451,12 @@ func (s *Service) patchSystem(w http.ResponseWriter, r *http.Request, p []string
 func (s *Service) change(w http.ResponseWriter, r *http.Request, u *unit, d wire.Desired) bool {
 	ctx, cancel := context.WithTimeout(r.Context(), writeLimit)
 	defer cancel()
+	s.mu.RLock()
+	online := u.online
+	s.mu.RUnlock()
+	if !online && d.Mask == wire.DesiredLED && s.setLED(ctx, u, d.LED) == nil {
+		return true // a tray without a BMC that answers can still be found
+	}
 	if err := s.desire(ctx, u, d); err != nil {
 		failController(w, bmcID(u), err)
 		return false

@@ -141,6 +141,14 @@ func (b *BMC) Record(kind wire.EventKind, code uint16, text string, f wire.Failu
 	b.event(kind, code, text, f)
 }
 
+// Forget empties the ring and starts numbering anew, as a BMC without its memory does.
+func (b *BMC) Forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events, b.sequence = nil, 0
+	b.event(wire.EventRestart, 0, "controller started", wire.Failure{})
+}
+
 func (b *BMC) event(kind wire.EventKind, code uint16, text string, f wire.Failure) {
 	b.sequence++
 	e := wire.Event{
