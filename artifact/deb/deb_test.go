@@ -255,6 +255,24 @@ func TestFetch(t *testing.T) {
 			t.Errorf("with an honest mirror last: %v", err)
 		}
 	})
+	t.Run("stalls", func(t *testing.T) {
+		stuck := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+			w.Write(content[:5000])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}))
+		defer stuck.Close()
+		f := &Fetcher{Cache: cache.Cache{Dir: t.TempDir()}, Mirrors: Mirrors{Archive: []string{stuck.URL}}, Stall: 50 * time.Millisecond}
+		if err := read(t, f); err == nil || !strings.Contains(err.Error(), "nothing came") {
+			t.Errorf("a mirror that stalls alone: %v", err)
+		}
+		good, url := serve(t, map[string][]byte{path: content})
+		f.Mirrors.Archive, f.Stall = []string{url}, 0
+		if err := read(t, f); err != nil || good.asked[0] != "bytes=5000-" {
+			t.Errorf("%v; the next mirror was asked for %q", err, good.asked)
+		}
+	})
 	t.Run("gone", func(t *testing.T) {
 		_, a := serve(t, nil)
 		_, b := serve(t, nil)

@@ -19,6 +19,7 @@ type Fetcher struct {
 	Mirrors  Mirrors
 	Client   *http.Client                       // nil: NewClient()
 	Progress func(p Package, have, total int64) // nil: none; bytes
+	Stall    time.Duration                      // a mirror that sends nothing for so long is left; 0: one minute
 }
 
 // NewClient returns an HTTP client that speaks http, https and file, goes through the proxy of the
@@ -119,6 +120,14 @@ func (f *Fetcher) download(ctx context.Context, mirror string, p Package, part *
 	if have == p.Size {
 		return nil
 	}
+	stall := f.Stall
+	if stall == 0 {
+		stall = time.Minute
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(stall, func() { cancel(fmt.Errorf("nothing came for %v", stall)) })
+	defer watch.Stop()
 	req, err := http.NewRequestWithContext(ctx, "GET", mirror+"/"+escapePath(p.Path), nil)
 	if err != nil {
 		return err
@@ -148,12 +157,16 @@ func (f *Fetcher) download(ctx context.Context, mirror string, p Package, part *
 	default:
 		return fmt.Errorf("answered %s", res.Status)
 	}
-	w := io.Writer(part)
-	if f.Progress != nil {
-		w = &progress{w: part, have: have, tell: func(n int64) { f.Progress(p, n, p.Size) }}
-	}
+	w := &progress{w: part, have: have, alive: func() { watch.Reset(stall) }, tell: func(n int64) {
+		if f.Progress != nil {
+			f.Progress(p, n, p.Size)
+		}
+	}}
 	n, err := io.Copy(w, io.LimitReader(res.Body, p.Size-have+1))
 	if err != nil {
+		if c := context.Cause(ctx); c != nil {
+			err = c
+		}
 		return fmt.Errorf("after %d of %d bytes: %w", have+n, p.Size, err)
 	}
 	if have+n != p.Size {
@@ -178,16 +191,19 @@ func (f *Fetcher) client() *http.Client {
 // escapePath keeps the plus signs and tildes of pool paths readable for servers of all ages.
 func escapePath(p string) string { return (&url.URL{Path: p}).EscapedPath() }
 
+// progress is a writer that tells of what passes.
 type progress struct {
-	w    io.Writer
-	have int64
-	tell func(int64)
-	last time.Time
+	w     io.Writer
+	have  int64
+	alive func()      // at each write
+	tell  func(int64) // now and then
+	last  time.Time
 }
 
 func (p *progress) Write(b []byte) (int, error) {
 	n, err := p.w.Write(b)
 	p.have += int64(n)
+	p.alive()
 	if now := time.Now(); now.Sub(p.last) > 200*time.Millisecond {
 		p.last = now
 		p.tell(p.have)

@@ -2,6 +2,7 @@ package fat
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -67,15 +68,21 @@ func TestRoundTrip(t *testing.T) {
 	if _, err := f.ReadFile("absent", 10); !errors.Is(err, ErrNotFound) {
 		t.Errorf("absent file: %v", err)
 	}
+	// The image that fsck.vfat 4.2 finds nothing wrong with, and whose files mdir 4.0 lists.
+	if got, want := fmt.Sprintf("%x", sha256.Sum256(img)), goldenImage; got != want {
+		t.Errorf("image %s, want %s; have a change of the format checked by TestFsck before", got, want)
+	}
 	again, _ := Write(sample(), Options{Label: "RACKLET", Serial: 1, Time: artifact.Epoch, Align: 32768})
 	if !bytes.Equal(img, again) {
 		t.Error("the same tree gives other bytes")
 	}
 }
 
+const goldenImage = "d4f33df057f46b5dc8317c943cab11320e3f8291a466564ee38b8031b0e7fe57"
+
 // TestFsck asks the tools of others, where they are installed.
 func TestFsck(t *testing.T) {
-	img, err := Write(sample(), Options{Label: "RACKLET", Serial: 1, Time: artifact.Epoch})
+	img, err := Write(sample(), Options{Label: "RACKLET", Serial: 1, Time: artifact.Epoch, Align: 32768})
 	if err != nil {
 		t.Fatal(err)
 	}
