@@ -187,97 +187,6 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// every calls f at once and then every interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func()) {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for {
-		f()
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-}
-
-// heard notes whether a controller answered, and tells when that changed.
-func (s *Service) heard(c *controller, err error) {
-	now := s.clock.Now()
-	s.mu.Lock()
-	was := c.online
-	if err == nil {
-		c.seen, c.online = now, true
-	} else if now.Sub(c.seen) >= offlineFrom {
-		c.online = false
-	}
-	is, first := c.online, c.seen
-	s.mu.Unlock()
-	switch {
-	case is && !was:
-		s.log.Info("controller answers", "controller", c.name)
-		s.note(c, wire.EventBus, 1, "controller answers")
-	case was && !is:
-		s.log.Warn("controller is silent", "controller", c.name, "since", first, "error", err)
-		s.note(c, wire.EventBus, 0, "controller is silent")
-	}
-}
-
-func (s *Service) pollRMC(ctx context.Context) {
-	var clock time.Time
-	told := false
-	every(ctx, pollState, func() {
-		state, err := s.conn.RackState(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		s.heard(&s.rmc, err)
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		s.rack = state
-		s.mu.Unlock()
-		if now := s.clock.Now(); now.Sub(clock) >= setClock || state.Flags&wire.RackClockSet == 0 {
-			if s.conn.SetTime(ctx, wire.EIDRMC, uint64(now.UnixMilli())) == nil {
-				clock = now
-			}
-		}
-		s.mu.RLock()
-		known := s.rules.Generation
-		s.mu.RUnlock()
-		if !told || state.PolicyGeneration != known {
-			told = s.pollPolicies(ctx, told)
-		}
-		if state.LastEvent != s.rmc.after {
-			s.pollEvents(ctx, &s.rmc)
-		}
-	})
-}
-
-// pollPolicies reads the policies in force and, the first time, gives the RMC those of the rack's description.
-func (s *Service) pollPolicies(ctx context.Context, told bool) bool {
-	rules, err := s.conn.Policies(ctx)
-	if err != nil {
-		return told
-	}
-	s.mu.Lock()
-	s.rules = rules
-	s.mu.Unlock()
-	if told {
-		return true
-	}
-	want, ok := policies(rules, s.o)
-	if !ok || want == rules {
-		return true
-	}
-	if err := s.setPolicies(ctx, func(p *wire.Policies) { g := p.Generation; *p = want; p.Generation = g }); err != nil {
-		s.log.Warn("give the RMC its policies", "error", err)
-		return false
-	}
-	return true
-}
-
 // setPolicies changes the policies in force by a new generation and reads them back.
 func (s *Service) setPolicies(ctx context.Context, change func(*wire.Policies)) error {
 	s.rmc.change.Lock()
@@ -303,68 +212,6 @@ func (s *Service) setPolicies(ctx context.Context, change func(*wire.Policies)) 
 	s.rack.PolicyGeneration, s.rack.BudgetMilliwatts = back.Generation, back.BudgetMilliwatts
 	s.mu.Unlock()
 	return nil
-}
-
-func (s *Service) pollUnit(ctx context.Context, u *unit) {
-	var clock, report, slots time.Time
-	every(ctx, pollState, func() {
-		state, err := s.refresh(ctx, u)
-		if err != nil {
-			return
-		}
-		now := s.clock.Now()
-		if now.Sub(clock) >= setClock || state.Flags&wire.FlagClockSet == 0 {
-			if s.conn.SetTime(ctx, u.eid, uint64(now.UnixMilli())) == nil {
-				clock = now
-			}
-		}
-		if !u.applied {
-			u.applied = s.apply(ctx, u, &state)
-		}
-		s.showLED(ctx, u, state.LED)
-		events := state.LastEvent != u.after
-		if events {
-			s.pollEvents(ctx, &u.controller)
-		}
-		if events || now.Sub(report) >= pollReport {
-			if r, err := s.conn.Report(ctx, u.eid); err == nil {
-				report = now
-				s.mu.Lock()
-				u.report, u.asked = r, now
-				s.mu.Unlock()
-			}
-		}
-		if events || now.Sub(slots) >= pollSlots {
-			if i, err := s.conn.Slots(ctx, u.eid); err == nil {
-				slots = now
-				s.mu.Lock()
-				u.slots = i
-				s.mu.Unlock()
-			}
-		}
-	})
-}
-
-// refresh asks a BMC for its state.
-func (s *Service) refresh(ctx context.Context, u *unit) (wire.UnitState, error) {
-	state, err := s.conn.UnitState(ctx, u.eid)
-	if err == nil && state.Slot != u.slot {
-		err = fmt.Errorf("the BMC in slot %d says that it is in slot %d", u.slot, state.Slot)
-	}
-	if ctx.Err() != nil {
-		return state, ctx.Err()
-	}
-	s.heard(&u.controller, err)
-	if err != nil {
-		return state, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state.Stage != u.state.Stage || u.stageAt.IsZero() {
-		u.stageAt = s.clock.Now()
-	}
-	u.state = state
-	return state, nil
 }
 
 // apply gives a BMC what its unit's description says and it does not have: power cap and
@@ -412,34 +259,6 @@ func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
 	}
 	_, err = s.refresh(ctx, u)
 	return err
-}
-
-// pollEvents reads what a controller has logged since.
-func (s *Service) pollEvents(ctx context.Context, c *controller) {
-	for range 64 { // a ring has an end; a lying controller may not
-		page, err := s.conn.ReadEvents(ctx, c.eid, c.after)
-		if err != nil {
-			return
-		}
-		if page.Newest < c.after { // another controller, or one that lost its memory
-			s.log.Warn("a controller's log begins anew", "controller", c.name, "newest", page.Newest, "was", c.after)
-			c.after = 0
-			c.life++
-			continue
-		}
-		for i := range page.Events {
-			e := &page.Events[i]
-			if e.Sequence <= c.after {
-				return // a controller that repeats itself
-			}
-			c.after = e.Sequence
-			s.record(c, e)
-		}
-		if len(page.Events) == 0 || c.after >= page.Newest {
-			c.after = max(c.after, page.Newest)
-			return
-		}
-	}
 }
 
 // showLED has the light at the slot, which is the RMC's, follow the one on the tray.
