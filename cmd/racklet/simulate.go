@@ -134,7 +134,7 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 	if err != nil {
 		return err
 	}
-	if err := client.awaitUnits(running, len(units)); err != nil {
+	if err := client.awaitUnits(running, len(units), log); err != nil {
 		return err
 	}
 	if err := desired.apply(running, client, d.set, units); err != nil {
@@ -197,28 +197,35 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
-// awaitUnits waits until every BMC has answered the management API once.
-func (c *redfishClient) awaitUnits(ctx context.Context, n int) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// awaitUnits waits until every BMC has answered the management API once, and
+// gives up on silent ones after a while: a rack starts without them.
+func (c *redfishClient) awaitUnits(ctx context.Context, n int, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	silent := n
+	var last error
+	heard := 0
 	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
 		units, err := readUnits(ctx, c)
-		if err != nil {
+		if last = err; err != nil {
 			return false, nil // the socket or the service is not there yet
 		}
-		silent = n
+		heard = 0
 		for i := range units {
-			if units[i].Available {
-				silent--
+			if units[i].Available && units[i].Present {
+				heard++
 			}
 		}
-		return silent <= 0, nil
+		return heard >= n, nil
 	})
-	if err == nil && silent > 0 {
-		return fmt.Errorf("%d of %d BMCs do not answer", silent, n)
+	switch {
+	case err != nil:
+		return err
+	case last != nil && ctx.Err() != nil:
+		return fmt.Errorf("the management API does not come up: %w", last)
+	case heard < n:
+		log.Warn("not all BMCs answer", "heard", heard, "units", n)
 	}
-	return err
+	return nil
 }
 
 // shutDown asks every unit to stop and waits until all rails are off.
