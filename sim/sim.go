@@ -63,8 +63,6 @@ type Rack struct {
 	git    *githost.Host
 	local  net.Listener
 	closer []io.Closer
-
-	begun time.Time
 }
 
 // ErrRunning says that another simulator has this directory.
@@ -298,7 +296,6 @@ func (r *Rack) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
-	r.begun = time.Now()
 	all.Go(func() { r.physics(ctx) })
 	all.Go(func() { r.bus.run(ctx) })
 	all.Go(func() { r.rmc.run(ctx) })

@@ -125,7 +125,7 @@ func (t *tray) run(ctx context.Context) {
 	var bytes, out []byte
 	resp := make([]byte, wire.MaxMessage-1)
 	keys := make([]byte, 256)
-	defer t.unit.powerOff()
+	defer t.unit.end()
 	for {
 		tick := false
 		select {

@@ -52,29 +52,36 @@ func newUnit(t *tray) *unit {
 	return &unit{tray: t, phase: phaseOff, keys: make(chan []byte, 64)}
 }
 
-// power follows the rail. It returns when what it ordered has happened.
+// power follows the rail. It does not wait: the tray's goroutine also steps the
+// BMC. A machine that is still ending keeps the next one from starting.
 func (u *unit) power(ctx context.Context, on bool) {
 	switch {
 	case on && !u.on:
+		if u.done != nil {
+			select {
+			case <-u.done:
+			default:
+				return
+			}
+		}
 		u.on = true
 		var run context.Context
 		run, u.cancel = context.WithCancel(ctx)
 		u.done = make(chan struct{})
 		go u.live(run, u.done)
 	case !on && u.on:
-		u.powerOff()
+		u.on = false
+		u.cancel()
+		u.kill()
 	}
 }
 
-func (u *unit) powerOff() {
-	if !u.on {
-		return
+// end switches the unit off and waits until it is.
+func (u *unit) end() {
+	u.power(context.Background(), false)
+	if u.done != nil {
+		<-u.done
 	}
-	u.cancel()
-	u.kill()
-	<-u.done
-	u.on = false
-	u.set(phaseOff, nil)
 }
 
 func (u *unit) kill() {
@@ -127,6 +134,7 @@ const (
 
 func (u *unit) live(ctx context.Context, done chan struct{}) {
 	defer close(done)
+	defer u.set(phaseOff, nil)
 	retry := romRetry
 	for ctx.Err() == nil {
 		u.set(phaseROM, nil)
