@@ -502,3 +502,38 @@ func TestReasons(t *testing.T) {
 		t.Errorf("only %d names found: does the pattern still match?", n)
 	}
 }
+
+// TestWords: of the kernel's command line stage 1 heeds two words, which say
+// where devices are, and of its environment nothing. None can weaken a check.
+func TestWords(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inBand, err := filepath.Glob("../wire/link/inband*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := regexp.MustCompile(`"(racklet\.[a-z.-]+=[^"]*)"`)
+	found := map[string]bool{}
+	for _, f := range append(files, inBand...) {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range word.FindAllSubmatch(b, -1) {
+			found[string(m[1])] = true
+		}
+		for _, bad := range []string{"os.Getenv", "os.LookupEnv", "os.Environ", "os.Args", `"flag"`} {
+			if bytes.Contains(b, []byte(bad)) {
+				t.Errorf("%s uses %s", f, bad)
+			}
+		}
+	}
+	if len(found) != 2 || !found["racklet.bmc=/dev/"] || !found["racklet.disk=/dev/"] {
+		t.Errorf("words %v", found)
+	}
+}

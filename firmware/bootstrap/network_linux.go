@@ -30,6 +30,14 @@ const (
 // IPv4 (RFC 2131). Nothing that a DHCP server says is trusted: it can keep the
 // unit from its repository, and no more.
 func networkUp(ctx context.Context) (*Lease, error) {
+	// With IPv6 any neighbour could give the unit addresses, routes and
+	// resolvers by router advertisements, unasked.
+	for _, conf := range []string{"all", "default"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+conf+"/disable_ipv6", []byte("1"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("switch IPv6 off: %w", err)
+		}
+	}
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return nil, fmt.Errorf("set loopback up: %w", err)

@@ -93,6 +93,10 @@ func TestMachine(t *testing.T) {
 	})
 }
 
+// maxInit is the budget of the program, stripped and uncompressed: every byte
+// of it is read from a boot medium, unpacked and kept in memory at each boot.
+const maxInit = 14 << 20
+
 // lab is what all machines of the test share.
 type lab struct {
 	qemu         string
@@ -132,6 +136,9 @@ func newLab(t *testing.T) *lab {
 		if *file, err = gobuild.Build(t.Context(), gobuild.Program{Dir: root, Package: program, GOOS: "linux", GOARCH: "arm64", Version: "0.1.0"}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n := len(l.stage1.Data); n > maxInit {
+		t.Errorf("stage 1 has %d bytes, the budget is %d", n, maxInit)
 	}
 	t.Logf("stage 1 has %d KiB, the operating system's init %d KiB", len(l.stage1.Data)>>10, len(l.init.Data)>>10)
 	return l

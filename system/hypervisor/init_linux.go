@@ -157,6 +157,8 @@ var doors = []struct{ file, value string }{
 	{"/proc/sys/fs/protected_symlinks", "1"},
 	{"/proc/sys/fs/protected_hardlinks", "1"},
 	{"/proc/sys/fs/suid_dumpable", "0"},
+	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"}, // nobody uses it yet, and any neighbour could configure it
+	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"},
 	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0"},
 	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0"},
 	{"/proc/sys/net/ipv4/conf/all/rp_filter", "1"},

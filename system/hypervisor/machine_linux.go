@@ -128,6 +128,7 @@ func (m *linuxMachine) request(ctx context.Context, old *Lease) (*Lease, error) 
 			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(old.Server.AsSlice())),
 		)
 		if aerr == nil {
+			ack.OpCode = dhcpv4.OpcodeBootReply
 			got, err = c.Renew(ctx, &nclient4.Lease{ACK: ack, Offer: ack}, mtu)
 		}
 	}
