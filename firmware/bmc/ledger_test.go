@@ -71,9 +71,9 @@ func TestLedgerWritesNothingTwice(t *testing.T) {
 // writes. What put acknowledged must be there; the value being put may be old or new, whole in either case.
 func TestLedgerSurvivesPowerCuts(t *testing.T) {
 	const seed = 20261123
-	cuts := 10_000
+	cuts := 10 * *cutCount
 	if testing.Short() {
-		cuts = 2_000
+		cuts = min(cuts, 2_000)
 	}
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	f := newFlash()

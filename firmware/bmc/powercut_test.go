@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"bytes"
+	"flag"
 	"math/rand/v2"
 	"testing"
 
@@ -9,15 +10,17 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 )
 
+var cutCount = flag.Int("cuts", 1000, "power cuts of a whole BMC; ten times as many of its store alone")
+
 // TestPowerCuts plays with a whole BMC while its power fails at any flash operation: boots, floors, staging, desired
 // states, events. After each cut: no floor lower, no counter back, no acknowledged generation forgotten, no event
 // sequence used twice for what a client may have read, energy not below the last checkpoint, and at least the slot that
 // was not being written boots.
 func TestPowerCuts(t *testing.T) {
 	const seed = 7
-	cuts := 1_000
+	cuts := *cutCount
 	if testing.Short() {
-		cuts = 300
+		cuts = min(cuts, 300)
 	}
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	r := newRig(t)

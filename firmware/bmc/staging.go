@@ -44,11 +44,14 @@ func (b *BMC) stageErase(side wire.Side, size uint32) wire.Code {
 	case size == 0 || size > slotSize || size%trust.BlockSize != 0:
 		return wire.CodeInvalidData
 	case b.state == wire.StateVerifying:
-		return wire.CodeBusy
+		return wire.CodeBusy // it reads both slots now
 	case s.active && s.side != side && side == wire.SideInBand:
 		return wire.CodeBusy
 	case side == wire.SideInBand && s.sessions >= maxSessions:
 		return wire.CodeBusy
+	}
+	if s.active && s.side == side && s.next == 0 && s.manifest == 0 {
+		return wire.CodeSuccess // its answer was lost
 	}
 	if side == wire.SideInBand {
 		s.sessions++
