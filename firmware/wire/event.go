@@ -20,7 +20,7 @@ const (
 	EventSensor                // a sensor was lost (Code 0) or came back (Code 1)
 	EventThermal               // throttling or shutdown for heat; Code: 0 normal, 1 throttle, 2 shutdown
 	EventPower                 // grant, cap or budget; Code: 0 refused, 1 granted, 2 withdrawn
-	EventFan                   // a fan stalled (Code 0) or came back (Code 1)
+	EventFan                   // a fan stalled (Code 0) or came back (Code 1); all fans: full speed to be safe (2), by the curve again (3)
 	EventPresence              // a tray was pulled (Code 0) or inserted (Code 1)
 	EventBus                   // the bus or the other end went silent (Code 0) or came back (Code 1)
 	EventPolicy                // new policies were accepted

@@ -63,7 +63,7 @@ func TestEvents(t *testing.T) {
 	go func() {
 		time.Sleep(50 * time.Millisecond)
 		s.rack.BMCs[2].Record(wire.EventThermal, 2, "too hot", wire.Failure{})
-		s.rack.BMCs[2].Record(wire.EventStage, uint16(wire.StageSource), "source", wire.Failure{})
+		s.rack.BMCs[2].Record(wire.EventStage, uint16(wire.StageSource), "", wire.Failure{})
 	}()
 	s.stream("", func(id string, e map[string]any) bool {
 		ids = append(ids, id)
@@ -77,7 +77,7 @@ func TestEvents(t *testing.T) {
 				t.Errorf("log entry: %+v", entry)
 			}
 		}
-		return e["Message"] == "source"
+		return e["Message"] == "stage source"
 	})
 	if !slices.IsSortedFunc(ids, func(a, b string) int { return len(a) - len(b) + strings.Compare(a, b) }) {
 		t.Errorf("numbers do not rise: %v", ids)
@@ -87,7 +87,7 @@ func TestEvents(t *testing.T) {
 		t.Fatalf("only %v", ids)
 	}
 	s.stream(ids[len(ids)-2], func(id string, e map[string]any) bool {
-		if id != ids[len(ids)-1] || e["Message"] != "source" {
+		if id != ids[len(ids)-1] || e["Message"] != "stage source" {
 			t.Errorf("replay begins with %s %v", id, e["Message"])
 		}
 		return true

@@ -87,16 +87,66 @@ func (e *entry) message() string {
 		}
 	}
 	if text == "" {
-		text = e.event.Kind.String() + " " + strconv.Itoa(int(e.event.Code))
+		text = words(&e.event)
 	}
 	return text
+}
+
+// words says what an event without a text means by its kind and code.
+func words(e *wire.Event) string {
+	kind := e.Kind.String()
+	either := func(off, on string) string {
+		if e.Code == 0 {
+			return kind + " " + off
+		}
+		return kind + " " + on
+	}
+	switch e.Kind {
+	case wire.EventStage:
+		return "stage " + wire.Stage(e.Code).String()
+	case wire.EventState:
+		return "state " + wire.State(e.Code).String()
+	case wire.EventRail:
+		return either("off", "on")
+	case wire.EventReset:
+		return either("by the unit", "by the BMC")
+	case wire.EventPresence:
+		return either("lost: tray pulled", "gained: tray inserted")
+	case wire.EventFan:
+		return kind + " " + [...]string{"stalled", "turns again", "control at full speed", "control follows the curve"}[min(e.Code, 3)]
+	case wire.EventThermal:
+		return kind + " " + [...]string{"normal", "throttle", "shutdown"}[min(e.Code, 2)]
+	case wire.EventPower:
+		return kind + " " + [...]string{"refused", "granted", "withdrawn"}[min(e.Code, 2)]
+	case wire.EventRestart:
+		return "controller started"
+	case wire.EventSensor, wire.EventBus, wire.EventReport:
+		return either("lost", "back")
+	case wire.EventSlot:
+		if e.Code <= uint16(wire.SlotB) {
+			return "boot slot " + slotLetter(uint8(e.Code))
+		}
+	case wire.EventKey:
+		return "key register set"
+	case wire.EventDesired:
+		return "desired state accepted"
+	case wire.EventFloors:
+		return "floors raised"
+	case wire.EventPolicy:
+		return "policies accepted"
+	}
+	return kind + " " + strconv.Itoa(int(e.Code))
 }
 
 func (e *entry) severity() string {
 	switch e.event.Kind {
 	case wire.EventFailure:
 		return "Critical"
-	case wire.EventSensor, wire.EventFan, wire.EventBus, wire.EventPresence, wire.EventReport:
+	case wire.EventFan:
+		if e.event.Code == 0 || e.event.Code == 2 {
+			return "Warning"
+		}
+	case wire.EventSensor, wire.EventBus, wire.EventPresence, wire.EventReport:
 		if e.event.Code == 0 {
 			return "Warning"
 		}
