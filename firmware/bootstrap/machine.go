@@ -2,6 +2,9 @@ package bootstrap
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -109,6 +112,19 @@ type VerityJSON struct {
 	DataBlocks uint64 `json:"dataBlocks"`
 	HashStart  uint64 `json:"hashStart"`
 	BlockSize  uint32 `json:"blockSize"`
+}
+
+func (j *VerityJSON) parse() (Verity, error) {
+	v := Verity{DataBlocks: j.DataBlocks, HashStart: j.HashStart, BlockSize: j.BlockSize}
+	root, err := hex.DecodeString(j.Root)
+	if err != nil || len(root) != len(v.Root) {
+		return v, errors.New("handover: no root hash")
+	}
+	copy(v.Root[:], root)
+	if v.Salt, err = hex.DecodeString(j.Salt); err != nil {
+		return v, fmt.Errorf("handover: salt: %w", err)
+	}
+	return v, nil
 }
 
 // StageTime is when a stage began.

@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"bufio"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,17 +199,4 @@ func resume(ctx context.Context, bmc BMC, m *linuxMachine, console io.Writer, do
 	f := asFailure(err, "boot.internal")
 	b.report(ctx, wire.StageFailed, f)
 	b.explain(f, "stopped; nothing was started")
-}
-
-func (j *VerityJSON) parse() (Verity, error) {
-	v := Verity{DataBlocks: j.DataBlocks, HashStart: j.HashStart, BlockSize: j.BlockSize}
-	root, err := hex.DecodeString(j.Root)
-	if err != nil || len(root) != len(v.Root) {
-		return v, errors.New("handover: no root hash")
-	}
-	copy(v.Root[:], root)
-	if v.Salt, err = hex.DecodeString(j.Salt); err != nil {
-		return v, fmt.Errorf("handover: salt: %w", err)
-	}
-	return v, nil
 }
