@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/racklet/racklet/sim/chip"
@@ -57,6 +58,14 @@ type (
 		Frozen bool    `json:"frozen,omitempty" doc:"goes on answering with its present values"`
 		Lie    float64 `json:"lie,omitempty" doc:"added to what it measures: A for the current monitor, °C for the thermometer, rpm for the fan controller"`
 	}
+	// ClockRequest sets a unit's real-time clock wrong.
+	ClockRequest struct {
+		AheadSeconds int64 `json:"aheadSeconds" doc:"how far the clock is ahead of the truth; negative: behind; at most ten years"`
+	}
+	// ServiceRequest takes a service of the neighbourhood away.
+	ServiceRequest struct {
+		Down bool `json:"down" doc:"units get their connections closed without an answer"`
+	}
 	// AmbientRequest sets the temperature around the rack.
 	AmbientRequest struct {
 		Celsius float64 `json:"celsius" doc:"−40 to 80"`
@@ -79,6 +88,8 @@ func routes() []route {
 		{"POST", "/sim/v1/bus/free", "freeBus", "Free the multi-drop bus", nil, nil, nil, "", (*Rack).freeBus},
 		{"POST", "/sim/v1/rmc/hang", "hangRMC", "Hang the RMC", nil, nil, nil, "", (*Rack).hangRMC},
 		{"POST", "/sim/v1/rmc/restart", "restartRMC", "Restart the RMC, hung or not", nil, nil, nil, "", (*Rack).restartRMC},
+		{"PUT", "/sim/v1/services/{service}", "setService", "Take the built-in Git server (git) or the mirror of artefacts (mirror) away from the units, or give it back", nil, ServiceRequest{}, nil, "", (*Rack).setService},
+		{"PUT", "/sim/v1/slots/{slot}/clock", "setClock", "Set the real-time clock of a compute unit wrong, from its next start on", nil, ClockRequest{}, nil, "", (*Rack).setClock},
 		{"POST", "/sim/v1/slots/{slot}/pull", "pullTray", "Pull a tray out: all its power is gone at once", nil, nil, nil, "", (*Rack).pullTray},
 		{"POST", "/sim/v1/slots/{slot}/insert", "insertTray", "Push a tray in", nil, nil, nil, "", (*Rack).insertTray},
 		{"POST", "/sim/v1/slots/{slot}/reset", "pressReset", "Press the reset button of the compute unit", nil, nil, nil, "", (*Rack).pressReset},
@@ -384,6 +395,55 @@ func (r *Rack) restartBMC(_ http.ResponseWriter, req *http.Request) (any, error)
 	}
 	t.restart = true
 	return nil, nil
+}
+
+// maxClock is ten years in seconds.
+const maxClock = 10 * 365 * 24 * 3600
+
+func (r *Rack) setClock(_ http.ResponseWriter, req *http.Request) (any, error) {
+	t, err := r.slot(req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := body[ClockRequest](req)
+	if err != nil {
+		return nil, err
+	}
+	if c.AheadSeconds > maxClock || c.AheadSeconds < -maxClock {
+		return nil, bad("aheadSeconds %d: want at most %d either way", c.AheadSeconds, maxClock)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clockAhead = c.AheadSeconds
+	return nil, nil
+}
+
+func (r *Rack) setService(_ http.ResponseWriter, req *http.Request) (any, error) {
+	down, ok := r.services[req.PathValue("service")]
+	if !ok {
+		return nil, missing("service %q: want git or mirror", req.PathValue("service"))
+	}
+	s, err := body[ServiceRequest](req)
+	if err != nil {
+		return nil, err
+	}
+	down.Store(s.Down)
+	return nil, nil
+}
+
+// neighbourhood is what units see of Git host and mirror: nothing of the one
+// that is down.
+func (r *Rack) neighbourhood(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		service := "git"
+		if strings.HasPrefix(req.URL.Path, "/v2/") {
+			service = "mirror"
+		}
+		if r.services[service].Load() {
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 func (r *Rack) setChip(_ http.ResponseWriter, req *http.Request) (any, error) {

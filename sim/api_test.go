@@ -182,6 +182,11 @@ func TestAPI(t *testing.T) {
 		{"PUT /sim/v1/slots/{slot}/chips/temperature", `{"lie": 30}`, 204, "", "", nil},
 		{"PUT /sim/v1/slots/{slot}/chips/fans", `{}`, 404, "Problem", "", nil},
 		{"PUT /sim/v1/rmc/chips/fans", `{"absent": true}`, 204, "", "", nil},
+		{"PUT /sim/v1/slots/{slot}/clock", `{"aheadSeconds": -3600}`, 204, "", "", func(s sim.State) bool { return s.Slots[0].ClockAhead == -3600 }},
+		{"PUT /sim/v1/slots/{slot}/clock", `{"aheadSeconds": 1000000000}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/services/git", `{"down": true}`, 204, "", "", func(s sim.State) bool { return s.Services[0].Down && !s.Services[1].Down }},
+		{"PUT /sim/v1/services/git", `{"down": false}`, 204, "", "", func(s sim.State) bool { return !s.Services[0].Down }},
+		{"PUT /sim/v1/services/pizza", `{}`, 404, "Problem", "", nil},
 		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 4096, "bit": 3}`, 204, "", "", nil},
 		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 67108864, "bit": 3}`, 400, "Problem", "", nil},
 		{"POST /sim/v1/slots/{slot}/flash/flip", `{"offset": 1, "bit": 8}`, 400, "Problem", "", nil},
@@ -193,7 +198,8 @@ func TestAPI(t *testing.T) {
 	} {
 		method, path, _ := strings.Cut(tt.call, " ")
 		pattern, _, _ := strings.Cut(path, "?")
-		covered[method+" "+regexp.MustCompile(`chips/[a-z]+`).ReplaceAllString(pattern, "chips/{chip}")] = true
+		pattern = regexp.MustCompile(`chips/[a-z]+`).ReplaceAllString(pattern, "chips/{chip}")
+		covered[method+" "+regexp.MustCompile(`services/[a-z]+`).ReplaceAllString(pattern, "services/{service}")] = true
 		path = strings.NewReplacer("{slot}", "1", "{port}", "unit-1").Replace(path)
 		status, body := b.call(t, method, path, tt.body)
 		if status != tt.status {

@@ -32,6 +32,8 @@ func OpenAPI() ([]byte, error) {
 			case "chip":
 				p["description"] = "which chip"
 				p["schema"] = object{"type": "string", "enum": []string{"fans", "power", "temperature"}}
+			case "service":
+				p["description"], p["schema"] = "which service", object{"type": "string", "enum": []string{"git", "mirror"}}
 			case "port":
 				p["description"] = "name of a port of the switch: a unit's, or gateway"
 			}

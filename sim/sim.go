@@ -34,6 +34,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,6 +59,8 @@ type Rack struct {
 	rmc   *controller
 	trays []*tray // by slot, those with a unit
 
+	services map[string]*atomic.Bool // which of the neighbourhood's services are down
+
 	netw   *netswitch.Switch
 	gate   *gateway.Gateway
 	git    *githost.Host
@@ -77,7 +80,7 @@ func New(cfg Config) (_ *Rack, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulate: %w", err)
 	}
-	r := &Rack{cfg: cfg, bus: newBus()}
+	r := &Rack{cfg: cfg, bus: newBus(), services: map[string]*atomic.Bool{"git": {}, "mirror": {}}}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -322,7 +325,7 @@ func (r *Rack) serve(ctx context.Context, all *sync.WaitGroup) ([]*http.Server, 
 	if err != nil {
 		return servers, err
 	}
-	start(l, r.git.Reader())
+	start(l, r.neighbourhood(r.git.Reader()))
 	for port, target := range r.cfg.Forwards {
 		l, err := r.gate.Listen(port)
 		if err != nil {
@@ -422,6 +425,10 @@ func (r *Rack) GitURL() string {
 
 // GitCA is the file with the certificate of the built-in Git server.
 func (r *Rack) GitCA() string { return r.git.Identity.CAFile }
+
+// GitCADir is the directory with that certificate, as git's http.sslCAPath
+// wants it; it counts even where GIT_SSL_CAINFO is set.
+func (r *Rack) GitCADir() string { return r.git.Identity.CADir }
 
 // DeviceKey returns the public key of the board in a slot, as the one who
 // flashed it noted it down; nil for an empty slot.

@@ -31,6 +31,7 @@ type State struct {
 	Bus         BusStats       `json:"bus" doc:"the multi-drop bus between RMC and BMCs"`
 	Slots       []SlotState    `json:"slots" doc:"all slots in order"`
 	Ports       []PortState    `json:"ports" doc:"ports of the network switch"`
+	Services    []ServiceState `json:"services" doc:"what the neighbourhood offers"`
 	Simulator   SimulatorState `json:"simulator" doc:"what the emulation costs this host"`
 }
 
@@ -86,6 +87,7 @@ type SlotState struct {
 	UnitLED      bool          `json:"unitLED" doc:"identify light on the tray, driven by the BMC"`
 	SlotLED      bool          `json:"slotLED" doc:"identify light at the slot, driven by the RMC"`
 	BMC          FirmwareState `json:"bmc"`
+	ClockAhead   int64         `json:"clockAheadSeconds" doc:"how far the unit's real-time clock is ahead of the truth, from its next start on"`
 	DeviceKey    string        `json:"deviceKey,omitempty" doc:"the BMC's public key, hex, as noted when it was flashed"`
 	Flash        *FlashState   `json:"flash,omitempty" doc:"the BMC's flash; none in an empty slot"`
 	Machine      *MachineState `json:"machine,omitempty" doc:"the compute unit; none in an empty slot"`
@@ -116,6 +118,12 @@ type PortState struct {
 	Counters   netswitch.Counters `json:"counters"`
 }
 
+// ServiceState is a service that units use.
+type ServiceState struct {
+	Name string `json:"name" doc:"git or mirror"`
+	Down bool   `json:"down"`
+}
+
 // SimulatorState is what the emulation costs.
 type SimulatorState struct {
 	CPUSeconds         float64 `json:"cpuSeconds" doc:"of this process, without the machines"`
@@ -136,6 +144,9 @@ func (r *Rack) State() State {
 	for i := range fans {
 		f := p.Fan(i)
 		s.Fans = append(s.Fans, FanState{RPM: f.RPM, DrivePercent: 100 * f.Drive, Watts: f.Watts})
+	}
+	for _, name := range []string{"git", "mirror"} {
+		s.Services = append(s.Services, ServiceState{name, r.services[name].Load()})
 	}
 	r.rmc.mu.Lock()
 	s.RMC = FirmwareState{Alive: r.rmc.rmc != nil && !r.rmc.hung, Hung: r.rmc.hung, Starts: r.rmc.starts}
@@ -166,6 +177,7 @@ func (r *Rack) State() State {
 func (t *tray) describe(s *SlotState) {
 	t.mu.Lock()
 	s.Unit, s.UnitLED, s.DeviceKey = t.name, t.led, hex.EncodeToString(t.device)
+	s.ClockAhead = t.clockAhead
 	s.BMC = FirmwareState{Alive: t.bmc != nil && !t.hung, Hung: t.hung, Starts: t.starts}
 	t.mu.Unlock()
 	programmed, erased := t.flash.Worked()

@@ -50,10 +50,11 @@ type tray struct {
 	hung    bool
 	restart bool // asked for by the operator
 
-	led       bool
-	resetHeld bool // by the BMC
-	resetSeen bool // the unit reset itself; until it is read
-	unit      *unit
+	led        bool
+	resetHeld  bool  // by the BMC
+	clockAhead int64 // seconds, of the unit's real-time clock
+	resetSeen  bool  // the unit reset itself; until it is read
+	unit       *unit
 }
 
 // The BMC's pins. They are called with t.mu held, by the BMC.

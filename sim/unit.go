@@ -184,10 +184,12 @@ func (u *unit) live(ctx context.Context, done chan struct{}) {
 // rom is the boot ROM: it leaves kernel and initramfs as files for QEMU.
 func (u *unit) rom(ctx context.Context) (machine.Spec, error) {
 	t := u.tray
+	begin := time.Now()
 	image, err := bootrom.Load(t)
 	if err != nil {
 		return machine.Spec{}, err
 	}
+	t.log.Debug("boot ROM has read the medium", "kernel", len(image.Kernel), "initramfs", len(image.Initramfs), "took", time.Since(begin))
 	dir := filepath.Join(t.dir, "boot")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return machine.Spec{}, err
@@ -197,6 +199,9 @@ func (u *unit) rom(ctx context.Context) (machine.Spec, error) {
 		CPUs: t.spec.CPUs, MemoryMiB: t.spec.MemoryMiB, MAC: UnitMAC(t.spec.Slot), Disk: true,
 		Kernel: filepath.Join(dir, "kernel"), Initramfs: filepath.Join(dir, "initramfs"), Cmdline: image.Cmdline, Log: t.log,
 	}
+	t.mu.Lock()
+	spec.ClockOffset = t.clockAhead
+	t.mu.Unlock()
 	if spec.CPUs == 0 {
 		spec.CPUs = 1
 	}
