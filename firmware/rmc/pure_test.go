@@ -49,20 +49,30 @@ func TestFansNeverBelowCurve(t *testing.T) {
 		curve := drawCurve(t)
 		hysteresis := rapid.Int32Range(0, 20_000).Draw(t, "hysteresis")
 		var h rmc.Hold
-		last := uint8(0)
 		for range rapid.IntRange(1, 30).Draw(t, "readings") {
 			at := rapid.Int32Range(-55_000, 150_000).Draw(t, "temperature")
-			got := rmc.Duty(curve, h.Follow(at, hysteresis))
+			held := h.Follow(at, hysteresis)
+			if held < at || held > at+hysteresis {
+				t.Fatalf("held at %d for %d m°C", held, at)
+			}
+			got := rmc.Duty(curve, held)
 			if low := rmc.Duty(curve, at); got < low {
 				t.Fatalf("%d percent at %d m°C, the curve says %d", got, at, low)
 			}
 			if high := rmc.Duty(curve, at+hysteresis); got > high {
 				t.Fatalf("%d percent at %d m°C, with hysteresis the curve says %d", got, at, high)
 			}
-			last = got
 		}
-		_ = last
 	})
+}
+
+func TestHold(t *testing.T) {
+	var h rmc.Hold
+	for i, c := range []struct{ at, want int32 }{{40, 40}, {38, 40}, {36, 40}, {35, 39}, {36, 39}, {39, 39}, {41, 41}, {-10, -6}} {
+		if got := h.Follow(c.at, 4); got != c.want {
+			t.Errorf("reading %d, %d: held at %d, want %d", i+1, c.at, got, c.want)
+		}
+	}
 }
 
 func TestDutyRises(t *testing.T) {

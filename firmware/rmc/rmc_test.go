@@ -89,6 +89,21 @@ func TestMeterLimitsStarts(t *testing.T) {
 	}
 }
 
+func TestNoStartWhileTheSupplyIsLow(t *testing.T) {
+	g := newRig(t).start()
+	g.power.Millivolts = 17_900
+	g.want(1)
+	g.run(5_000)
+	if g.bmcs[0].Rail {
+		t.Error("a unit was started at 17.9 of 20 V")
+	}
+	g.power.Millivolts = 18_100
+	g.run(5_000)
+	if !g.bmcs[0].Rail {
+		t.Error("the unit does not start once the supply is back")
+	}
+}
+
 func TestOverBudgetSheds(t *testing.T) {
 	g := newRig(t).start()
 	g.set(func(p *wire.Policies) { p.StaggerMillis = 100 })

@@ -113,3 +113,40 @@ func TestStorm(t *testing.T) {
 		}
 	})
 }
+
+// The late answer to a bridged request that was given up must not reach the management computer as the answer to the next.
+func TestLateBridgedAnswer(t *testing.T) {
+	g := newRig(t).start()
+	g.run(2_000)
+	g.silent = true
+	g.answersOf()
+	var late []byte
+	b := g.bmcs[1]
+	b.echo = func(m *wire.Message) {
+		if m.Source == wire.EIDManagement && late == nil {
+			late = b.port.Respond([]byte{}, m, wire.AppendResponse(nil, wire.Header{Type: wire.TypeOEM, Command: m.Body[2], Instance: m.Body[0] & 0x1F}, wire.CodeError))
+			b.hung = true
+		}
+	}
+	g.cut = func(p []byte) []byte {
+		if b.hung {
+			return nil
+		}
+		return p
+	}
+	g.ask(wire.BMC(2), wire.CmdReadConsole, wire.AppendReadConsole(nil, 0))
+	g.run(1_700) // given up
+	g.cut = nil
+	second := g.ask(wire.BMC(2), wire.CmdReadConsole, wire.AppendReadConsole(nil, 0))
+	g.r.Bus(late)
+	b.hung = false
+	g.run(100)
+	for _, m := range g.answersOf() {
+		if m.Tag != second {
+			t.Errorf("an answer with tag %d, asked for was %d", m.Tag, second)
+		}
+	}
+	if late == nil {
+		t.Error("the first request did not get through")
+	}
+}

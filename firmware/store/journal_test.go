@@ -210,6 +210,25 @@ func TestWornSectorsArePassedBy(t *testing.T) {
 	}
 }
 
+// A sector that stops keeping what is written in its middle costs nothing that was acknowledged.
+func TestSectorThatWearsOut(t *testing.T) {
+	f := newNOR(4)
+	f.worn = func(off uint32) bool { return off/driver.SectorSize == 1 && off%driver.SectorSize > 2000 }
+	c, err := open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1500 {
+		if err := c.raise(2, 30); err != nil {
+			t.Fatal(err)
+		}
+		again, err := open(f)
+		if err != nil || again.values[2] != c.values[2] {
+			t.Fatalf("%d found, %d acknowledged, %v", again.values[2], c.values[2], err)
+		}
+	}
+}
+
 // One flipped bit costs one record at most.
 func TestFlippedBits(t *testing.T) {
 	f := newNOR(4)
