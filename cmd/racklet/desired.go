@@ -263,6 +263,7 @@ func (d *desiredState) connectClone(ctx context.Context, r *sim.Rack) error {
 		{"remote.origin.url", address.String()},
 		{"remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"},
 		{host + ".sslCAInfo", r.GitCA()},
+		{host + ".sslCAPath", r.GitCADir()}, // for whom the environment names another file
 	} {
 		if err := git(ctx, dir, "config", set[0], set[1]); err != nil {
 			return err

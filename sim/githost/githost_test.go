@@ -19,10 +19,16 @@ import (
 // git runs an ordinary git client in dir and returns what it printed.
 func git(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
+	return gitIn(t, nil, dir, args...)
+}
+
+func gitIn(t *testing.T, env []string, dir string, args ...string) (string, error) {
+	t.Helper()
 	c := exec.Command(racktest.Tool(t, "git"), args...)
 	c.Dir = dir
 	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=T", "GIT_AUTHOR_EMAIL=t@example.com", "GIT_COMMITTER_NAME=T", "GIT_COMMITTER_EMAIL=t@example.com"}
+	c.Env = append(c.Env, env...)
 	out, err := c.CombinedOutput()
 	return string(out), err
 }
@@ -180,6 +186,19 @@ func TestImport(t *testing.T) {
 	out := must(t, ".", "-c", "http.sslCAInfo="+h.Identity.CAFile, "ls-remote", u.String()+"/rack.git")
 	if !strings.Contains(out, "refs/heads/main") || !strings.Contains(out, "refs/heads/racklet-metadata") {
 		t.Errorf("refs:\n%s", out)
+	}
+	// An environment that names authorities of its own does not get in the way
+	// of the directory.
+	other, err := LoadIdentity(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"GIT_SSL_CAINFO=" + other.CAFile}
+	if out, err := gitIn(t, env, ".", "-c", "http.sslCAPath="+h.Identity.CADir, "ls-remote", u.String()+"/rack.git"); err != nil {
+		t.Errorf("ls-remote: %v\n%s", err, out)
+	}
+	if out, err := gitIn(t, env, ".", "-c", "http.sslCAPath="+other.CADir, "ls-remote", u.String()+"/rack.git"); err == nil {
+		t.Errorf("a foreign authority was accepted: %s", out)
 	}
 	if err := h.Import(t.Context(), "rack", filepath.Join(work, "missing")); err == nil {
 		t.Error("imported nothing")

@@ -19,10 +19,18 @@ import (
 	"time"
 )
 
+// The certificate's subject, and OpenSSL's hash of it, by which it finds an
+// authority in a directory (openssl x509 -hash).
+const (
+	commonName  = "Racklet git host"
+	subjectHash = "c27e9e04"
+)
+
 // Identity is how the server is known: the key in use, and the next one.
 type Identity struct {
 	Certificate tls.Certificate
 	CAFile      string   // the certificate, for clients that want an authority: git's http.sslCAInfo
+	CADir       string   // directory that holds it, for clients that take an authority from one: http.sslCAPath
 	Pins        []string // of the key in use and of the next, "sha256//" and base64
 }
 
@@ -32,7 +40,7 @@ func LoadIdentity(dir string, names ...string) (*Identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
 	}
-	id := &Identity{CAFile: filepath.Join(dir, "ca.pem")}
+	id := &Identity{CAFile: filepath.Join(dir, "ca.pem"), CADir: filepath.Join(dir, "ca")}
 	var key *ecdsa.PrivateKey
 	for _, name := range []string{"tls.key", "tls-next.key"} {
 		k, err := loadKey(filepath.Join(dir, name))
@@ -52,8 +60,13 @@ func LoadIdentity(dir string, names ...string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(id.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})); err != nil {
+	if err := os.MkdirAll(id.CADir, 0o700); err != nil {
 		return nil, fmt.Errorf("write certificate: %w", err)
+	}
+	for _, name := range []string{id.CAFile, filepath.Join(id.CADir, subjectHash+".0")} {
+		if err := writeFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})); err != nil {
+			return nil, fmt.Errorf("write certificate: %w", err)
+		}
 	}
 	id.Certificate = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	return id, nil
@@ -118,7 +131,7 @@ func certificate(key *ecdsa.PrivateKey, names []string) ([]byte, error) {
 	}
 	now := time.Now()
 	t := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "Racklet git host"},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: commonName},
 		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(10, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA: true, BasicConstraintsValid: true,
