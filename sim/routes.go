@@ -85,4 +85,3 @@ func routes() []route {
 		{"POST", "/sim/v1/slots/{slot}/disk/flip", "flipDisk", "Flip a bit of a compute unit's data disk", nil, FlipRequest{}, nil, "", (*Rack).flipDisk},
 	}
 }
-
