@@ -47,6 +47,9 @@ type Config struct {
 	// Forwards are single services of the host that units may reach: TCP port
 	// of the gateway's address to address:port of the host.
 	Forwards map[uint16]string
+	// Hosts are names outside the rack's zone that units find at the gateway's
+	// address, where Forwards are.
+	Hosts []string
 
 	Seed uint64 // of tolerances, noise and random faults
 	Log  *slog.Logger

@@ -198,7 +198,7 @@ func (r *Rack) network() error {
 	if err != nil {
 		return err
 	}
-	cfg := gateway.Config{Subnet: subnet, Leases: map[string]netip.Addr{}, Names: map[string]netip.Addr{}, Allow: r.cfg.Egress, Log: r.cfg.Log}
+	cfg := gateway.Config{Subnet: subnet, Leases: map[string]netip.Addr{}, Names: map[string]netip.Addr{}, Allow: r.cfg.Egress, Hosts: r.cfg.Hosts, Log: r.cfg.Log}
 	if spec.Gateway != "" {
 		if cfg.Address, err = netip.ParseAddr(spec.Gateway); err != nil {
 			return err

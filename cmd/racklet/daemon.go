@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +23,7 @@ var errRunning = errors.New("the rack is running already")
 // daemonConfig is what `up` tells the daemon, kept in the state directory so
 // that a rack comes back as it was.
 type daemonConfig struct {
-	Release  string             `json:"release"` // directory of the release
+	Releases []string           `json:"releases"` // directories; a new repository names the first
 	Units    int                `json:"units,omitempty"`
 	External externalRepository `json:"external,omitzero"`
 }
@@ -98,17 +99,23 @@ func (env *environment) startDaemon(ctx context.Context, o *upOptions) error {
 }
 
 func (env *environment) daemonConfig(o *upOptions) (*daemonConfig, error) {
-	cfg := &daemonConfig{Release: o.release, Units: o.units, External: o.external}
-	var err error
-	if cfg.Release == "" {
-		if cfg.Release, err = defaultRelease(); err != nil {
+	cfg := &daemonConfig{Releases: slices.Clone(o.releases), Units: o.units, External: o.external}
+	if len(cfg.Releases) == 0 {
+		dir, err := defaultRelease()
+		if err != nil {
 			return nil, err
 		}
+		cfg.Releases = []string{dir}
 	}
-	for _, p := range []*string{&cfg.Release, &cfg.External.Trust, &cfg.External.DeployKey} {
+	files := []*string{&cfg.External.Trust, &cfg.External.DeployKey}
+	for i := range cfg.Releases {
+		files = append(files, &cfg.Releases[i])
+	}
+	for _, p := range files {
 		if *p == "" {
 			continue
 		}
+		var err error
 		if *p, err = filepath.Abs(*p); err != nil {
 			return nil, err
 		}
@@ -116,8 +123,10 @@ func (env *environment) daemonConfig(o *upOptions) (*daemonConfig, error) {
 			return nil, err
 		}
 	}
-	if _, err := os.Stat(filepath.Join(cfg.Release, "release.json")); err != nil {
-		return nil, hint(fmt.Errorf("no release in %s", cfg.Release), "build one with: make build; or name one with --release")
+	for _, dir := range cfg.Releases {
+		if _, err := os.Stat(filepath.Join(dir, "release.json")); err != nil {
+			return nil, hint(fmt.Errorf("no release in %s", dir), "build one with: make build; or name one with --release")
+		}
 	}
 	return cfg, nil
 }
@@ -132,7 +141,7 @@ func (env *environment) ensureRepository(cfg *daemonConfig) error {
 		return nil
 	}
 	fmt.Fprintf(env.stderr, "racklet: making a rack repository in %s, its keys in %s\n", l.repository(), l.keys())
-	_, err := makeRepository(initOptions{dir: l.repository(), keys: l.keys(), release: cfg.Release, name: "rack", url: builtinRepository, units: max(cfg.Units, 4)})
+	_, err := makeRepository(initOptions{dir: l.repository(), keys: l.keys(), release: cfg.Releases[0], name: "rack", url: builtinRepository, units: max(cfg.Units, 4)})
 	return err
 }
 

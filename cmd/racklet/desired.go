@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ type desiredState struct {
 type started struct {
 	set          *manifest.Set
 	provisioning sim.Provisioning
-	egress       []netip.Prefix
+	way          egress
 }
 
 func (l layout) accepted() string { return filepath.Join(l.state, "accepted.bundle") }
@@ -46,7 +47,7 @@ func (l layout) hosted() string   { return filepath.Join(l.sim(), "githost", "gi
 
 // start verifies the state to begin with. If what is published now is refused,
 // it begins with what was accepted last: the units will say why they refuse.
-func (d *desiredState) start(ctx context.Context, release string) (*started, error) {
+func (d *desiredState) start(ctx context.Context, releases []string) (*started, error) {
 	s := new(started)
 	root, err := d.locate(s)
 	if err != nil {
@@ -68,7 +69,7 @@ func (d *desiredState) start(ctx context.Context, release string) (*started, err
 		v = last
 	}
 	s.set = v.Set
-	if s.provisioning, err = sim.Gather(v, d.where, root, release); err != nil {
+	if s.provisioning, err = sim.Gather(v, d.where, root, releases...); err != nil {
 		return nil, err
 	}
 	if d.external.URL == "" {
@@ -96,7 +97,7 @@ func (d *desiredState) locate(s *started) (root []byte, err error) {
 		if err := d.where.Validate(); err != nil {
 			return nil, hint(fmt.Errorf("--repo %s: %w", x.URL, err), "see docs/own-git-host.md")
 		}
-		if s.egress, err = hostEgress(x.URL); err != nil {
+		if s.way, err = hostEgress(x.URL); err != nil {
 			return nil, err
 		}
 	}
@@ -116,25 +117,66 @@ func pair(pins []string) []string {
 	return pins
 }
 
-// hostEgress opens the way from the units to the host of a repository where it
-// has a private address.
-func hostEgress(address string) ([]netip.Prefix, error) {
+// An egress is the way from the units to the host of a repository that the
+// operator named. It is zero where units need no help.
+type egress struct {
+	allow    []netip.Prefix    // private addresses
+	forwards map[uint16]string // ports of the gateway to this machine
+	hosts    []string          // names that units find at the gateway
+}
+
+// hostEgress opens the way to the host of a repository: to its private
+// address, or to its one port of this machine when it is here. Loopback
+// addresses mean something else to a unit, so here it needs a name, which units
+// then find at the gateway.
+func hostEgress(address string) (way egress, err error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, err
+		return way, err
 	}
 	ips, err := net.LookupHost(u.Hostname())
 	if err != nil {
-		return nil, fmt.Errorf("find the host of %s: %w", address, err)
+		return way, fmt.Errorf("find the host of %s: %w", u.Redacted(), err)
 	}
-	var allow []netip.Prefix
 	for _, text := range ips {
 		ip, err := netip.ParseAddr(text)
-		if err == nil && ip.Unmap().Is4() && ip.IsPrivate() {
-			allow = append(allow, netip.PrefixFrom(ip.Unmap(), 32))
+		if err != nil {
+			continue
+		}
+		switch ip = ip.Unmap(); {
+		case ip.IsLoopback():
+			if err := way.forward(u, ip); err != nil {
+				return way, err
+			}
+		case ip.Is4():
+			way.allow = append(way.allow, netip.PrefixFrom(ip, 32))
 		}
 	}
-	return allow, nil
+	return way, nil
+}
+
+// forward leads a port of the gateway to the same port of this machine.
+func (e *egress) forward(u *url.URL, to netip.Addr) error {
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return hint(fmt.Errorf("--repo %s: to a unit %v is the unit itself", u.Redacted(), to), "name the host, such as localhost, in the address and in the signed metadata")
+	}
+	text := u.Port()
+	if text == "" {
+		text = map[string]string{"https": "443", "ssh": "22"}[u.Scheme]
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return fmt.Errorf("--repo %s: port %q: want 1 to 65535", u.Redacted(), text)
+	}
+	if port == 443 || port == 53 {
+		return hint(fmt.Errorf("--repo %s: port %d of the gateway is taken inside the rack", u.Redacted(), port), "let the host on this machine listen on another port")
+	}
+	if _, have := e.forwards[uint16(port)]; have && !to.Is4() {
+		return nil // IPv4 first: that is where most servers on a loopback listen
+	}
+	e.forwards = map[uint16]string{uint16(port): netip.AddrPortFrom(to, uint16(port)).String()}
+	e.hosts = []string{u.Hostname()}
+	return nil
 }
 
 // verify reads what is published now and verifies it as a unit does.

@@ -80,14 +80,14 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		return fmt.Errorf("read what the rack was started with: %w", err)
 	}
 	desired := &desiredState{layout: l, external: cfg.External, log: log}
-	d, err := desired.start(ctx, cfg.Release)
+	d, err := desired.start(ctx, cfg.Releases)
 	if err != nil {
 		return err
 	}
 	units := firstUnits(d.set.Units, cfg.Units)
 	r, err := sim.New(sim.Config{
-		Dir: l.sim(), Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: []string{cfg.Release},
-		Egress: d.egress, Log: log.With("part", "sim"),
+		Dir: l.sim(), Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: cfg.Releases,
+		Egress: d.way.allow, Forwards: d.way.forwards, Hosts: d.way.hosts, Log: log.With("part", "sim"),
 	})
 	if err != nil {
 		return err

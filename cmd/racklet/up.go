@@ -12,7 +12,7 @@ import (
 )
 
 type upOptions struct {
-	release  string
+	releases []string
 	detach   bool
 	units    int
 	timeout  time.Duration
@@ -46,6 +46,7 @@ two, so that one can be changed.`,
 		Example: `  racklet up
   racklet up --units 1
   racklet up --state /tmp/other -d
+  racklet up --release bin/release --release bin/next
   racklet up --repo ssh://git@git.example/rack.git --trust root.json \
     --host-key "ssh-ed25519 AAAA..." --deploy-key id_ed25519
   racklet up --repo https://git.example/rack.git --trust root.json \
@@ -54,7 +55,7 @@ two, so that one can be changed.`,
 		RunE: func(c *cobra.Command, _ []string) error { return env.up(c.Context(), &o) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.release, "release", "", "`directory` of the release to boot (default: release, beside this program)")
+	f.StringArrayVar(&o.releases, "release", nil, "`directory` of a release for the mirror; repeatable, a new repository names the first (default: release, beside this program)")
 	f.BoolVarP(&o.detach, "detach", "d", false, "return as soon as the rack has power")
 	f.IntVar(&o.units, "units", 0, "start only the first `N` compute units (default: all)")
 	f.DurationVar(&o.timeout, "timeout", 15*time.Minute, "give up waiting after this time; the rack stays")

@@ -61,6 +61,7 @@ type Config struct {
 	MAC     net.HardwareAddr      // zero: 52:54:00:52:4b:fe
 	Leases  map[string]netip.Addr // fixed addresses by MAC, in lower case with colons
 	Names   map[string]netip.Addr // names below Zone; "gateway" is always there
+	Hosts   []string              // names elsewhere that units find at the gateway, see hosts
 	Allow   []netip.Prefix        // private ranges that units may reach outside, see Egress
 	Log     *slog.Logger
 }
@@ -203,7 +204,7 @@ func (g *Gateway) serve() error {
 		return fmt.Errorf("start DNS: %w", err)
 	}
 	g.closer = append(g.closer, streams)
-	n, err := dns.New(packets, streams, []types.Zone{zone})
+	n, err := dns.New(&hosts{packets, g.cfg.Hosts, g.cfg.Address}, streams, []types.Zone{zone})
 	if err != nil {
 		return fmt.Errorf("start DNS: %w", err)
 	}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestHostEgress shows which ways open for the repository that an operator
+// names, and that no other does.
+func TestHostEgress(t *testing.T) {
+	for _, c := range []struct {
+		url, allow, forward, host string
+		err                       string // part of it
+	}{
+		{url: "https://192.168.7.9/rack.git", allow: "192.168.7.9/32"},
+		{url: "ssh://git@10.1.2.3:2222/rack.git", allow: "10.1.2.3/32"},
+		{url: "https://203.0.113.7/rack.git", allow: "203.0.113.7/32"},
+		{url: "ssh://git@localhost:2222/rack.git", forward: "127.0.0.1:2222", host: "localhost"},
+		{url: "ssh://git@localhost/rack.git", forward: "127.0.0.1:22", host: "localhost"},
+		{url: "https://localhost:8443/rack.git", forward: "127.0.0.1:8443", host: "localhost"},
+		{url: "https://localhost/rack.git", err: "port 443 of the gateway is taken"},
+		{url: "https://127.0.0.1:8443/rack.git", err: "to a unit 127.0.0.1 is the unit itself"},
+		{url: "https://[::1]:8443/rack.git", err: "to a unit ::1 is the unit itself"},
+		{url: "https://no-such-host.invalid/rack.git", err: "find the host of"},
+	} {
+		way, err := hostEgress(c.url)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: error %v, want %q", c.url, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.url, err)
+			continue
+		}
+		var allow []string
+		for _, p := range way.allow {
+			allow = append(allow, p.String())
+		}
+		var forwards []string
+		for port, to := range way.forwards {
+			forwards = append(forwards, to)
+			if port == 0 || !strings.HasSuffix(to, c.forward[strings.LastIndex(c.forward, ":"):]) {
+				t.Errorf("%s: port %d leads to %s", c.url, port, to)
+			}
+		}
+		if strings.Join(allow, " ") != c.allow || strings.Join(forwards, " ") != c.forward || strings.Join(way.hosts, " ") != c.host {
+			t.Errorf("%s: %+v", c.url, way)
+		}
+	}
+}
