@@ -45,7 +45,7 @@ func TestPowersAUnitFromAVerifiedSlot(t *testing.T) {
 	var slot, rail trust.Register
 	doc, _ := manifestFor(img, "1.0", 5).MarshalBinary()
 	slot.Extend(sha(doc))
-	rail.Extend(sha([]byte(RailOn)))
+	rail.Extend(sha([]byte(trust.RailOn)))
 	if e.Flags != trust.EvidenceEmulated || e.BootCount != 1 || e.Registers[0].Value != slot.Value ||
 		e.Registers[0].Extends != 1 || e.Registers[1].Extends != 4 || e.Registers[2].Value != rail.Value {
 		t.Fatalf("%+v", e)

@@ -23,18 +23,10 @@ var registerIndices = [registerCount]uint8{
 	trust.RegisterTree, trust.RegisterOS, trust.RegisterRootHash, trust.RegisterHandover,
 }
 
-// What the rail register is extended with: SHA-256 of these texts, so that a verifier can compute its good value, which
-// is one extension with RailOn.
-const (
-	RailOn      = "racklet rail on"
-	RailReset   = "racklet unit reset"
-	RailAdopted = "racklet bmc restarted"
-)
-
 var (
-	digestRail    = sha256.Sum256([]byte(RailOn))
-	digestReset   = sha256.Sum256([]byte(RailReset))
-	digestAdopted = sha256.Sum256([]byte(RailAdopted))
+	digestRail    = sha256.Sum256([]byte(trust.RailOn))
+	digestReset   = sha256.Sum256([]byte(trust.RailReset))
+	digestAdopted = sha256.Sum256([]byte(trust.RailAdopted))
 )
 
 func (b *BMC) resetRegisters() {

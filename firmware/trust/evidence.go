@@ -20,6 +20,14 @@ const (
 	RegisterHandover = 11 // kernel and command line of the handover (asserted)
 )
 
+// What RegisterRail is extended with: the SHA-256 of one of these texts. A boot
+// that was watched from its beginning, without a reset, is RailOn alone.
+const (
+	RailOn      = "racklet rail on"       // once, when the load switch closes
+	RailReset   = "racklet unit reset"    // at each reset since
+	RailAdopted = "racklet bmc restarted" // the BMC restarted beside a running unit: it did not watch
+)
+
 // A Kind says on whose word a register's value rests.
 type Kind uint8
 

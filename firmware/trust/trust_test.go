@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
@@ -625,6 +626,21 @@ func TestEvidence(t *testing.T) {
 	}
 	if b, err := AppendSignedEvidence(nil, device, full); err != nil || len(b) != MaxSignedEvidence {
 		t.Errorf("fullest evidence: %d bytes, %v; want %d", len(b), err, MaxSignedEvidence)
+	}
+}
+
+// TestRailTexts pins the values of the rail register: a verifier compares what BMCs in the field sign with them.
+func TestRailTexts(t *testing.T) {
+	var r Register
+	for _, c := range []struct{ text, want string }{
+		{RailOn, "2785e09771f813d3ecfececcf7b94100012ec9ce83959df10b00f43a26559f68"},
+		{RailReset, "09807baeae10e699fe8493416e71f8eda985cfcf0d37200948bf64ad7f9299f7"},
+		{RailAdopted, "99fa30991653eedbe73733fc95ac26204b2e5048378e4f2521ad8a0941e61620"},
+	} {
+		r.Extend(sha256.Sum256([]byte(c.text)))
+		if got := hex.EncodeToString(r.Value[:]); got != c.want {
+			t.Errorf("after %q: %s, want %s", c.text, got, c.want)
+		}
 	}
 }
 
