@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
 )
 
@@ -45,9 +46,10 @@ func from(table map[uint8]string, command uint8, side wire.Side) bool {
 func BMC(t *testing.T, l BMCLines) {
 	own := wire.BMC(l.Slot)
 	var probes []*probe
-	var bus *probe
+	var unit, bus *probe
 	if l.InBand != nil {
-		probes = append(probes, newProbe("in-band", l.InBand, wire.EIDUnit, own, 0, wire.SideInBand))
+		unit = newProbe("in-band", l.InBand, wire.EIDUnit, own, 0, wire.SideInBand)
+		probes = append(probes, unit)
 	}
 	if l.Bus != nil {
 		slot := uint8(0)
@@ -103,14 +105,14 @@ func BMC(t *testing.T, l BMCLines) {
 		}
 	})
 	each("events", func(t *testing.T, p *probe) { ring(t, p) })
-	if l.InBand != nil {
-		t.Run("unit", func(t *testing.T) { inBand(t, probes[0]) })
+	if unit != nil {
+		t.Run("unit", func(t *testing.T) { inBand(t, unit) })
 	}
 	if bus != nil {
 		t.Run("clock", func(t *testing.T) { clock(t, bus) })
 		t.Run("desired", func(t *testing.T) { desiredState(t, bus) })
 		t.Run("console", func(t *testing.T) { console(t, bus) })
-		t.Run("power", func(t *testing.T) { powerCycle(t, bus, l.Addressed) })
+		t.Run("power", func(t *testing.T) { powerCycle(t, bus, unit, l.Addressed) })
 	}
 	each("damage", func(t *testing.T, p *probe) {
 		if !direct(p) {
@@ -230,10 +232,20 @@ func inBand(t *testing.T, p *probe) {
 	if code == wire.CodeInvalidData || code == wire.CodeInvalidLength || code == wire.CodeWrongSide || code == wire.CodeUnsupported {
 		t.Errorf("a report in packets of %d bytes: %s (0x%02x)", wire.BaselineUnit, code, uint8(code))
 	}
-	for _, register := range []uint8{0, 1, 2, 3, 0xFF} { // a unit may not extend what the BMC observes
+	registers(t, p)
+}
+
+// registers holds which of its registers a unit may extend. Without power there is no unit, and it may none.
+func registers(t *testing.T, p *probe) {
+	on := unitState(t, p).Rail
+	for register := range 256 {
 		d := [32]byte{1}
-		if code, _ := p.ask(t, wire.TypeOEM, wire.CmdExtendMeasurement, wire.AppendExtendMeasurement(nil, register, &d, []byte("x"))); code == wire.CodeSuccess {
-			t.Errorf("a unit extended register %d", register)
+		code, _ := p.ask(t, wire.TypeOEM, wire.CmdExtendMeasurement, wire.AppendExtendMeasurement(nil, uint8(register), &d, []byte("x")))
+		switch asserted := register >= trust.RegisterTree && register <= trust.RegisterHandover; {
+		case !asserted && code == wire.CodeSuccess:
+			t.Errorf("the unit extended register %d", register)
+		case asserted && on && code != wire.CodeSuccess:
+			t.Errorf("the unit could not extend register %d: %s (0x%02x)", register, code, uint8(code))
 		}
 	}
 }
@@ -291,10 +303,16 @@ func desiredState(t *testing.T, p *probe) {
 	}
 	// The same by the standard's effecters.
 	p.must(t, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, wire.EffecterIdentify, wire.IdentifyAsserted))
-	if s := unitState(t, p); !s.LED || s.DesiredGeneration < g+4 {
-		t.Errorf("the identify effecter did nothing: %+v", s)
+	// They have no generation: one that a BMC made up would make it deaf to the owner's next one.
+	if s := unitState(t, p); !s.LED || s.DesiredGeneration != g+4 {
+		t.Errorf("after the identify effecter: LED %v, generation %d, want lit and %d", s.LED, s.DesiredGeneration, g+4)
 	}
 	p.must(t, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, wire.EffecterIdentify, wire.IdentifyUnasserted))
+	set(wire.Desired{Generation: g + 5, Mask: wire.DesiredLED, LED: true, BootSlot: wire.SlotNone})
+	if s := unitState(t, p); !s.LED || s.DesiredGeneration != g+5 {
+		t.Errorf("the generation after an effecter was not taken: LED %v, generation %d", s.LED, s.DesiredGeneration)
+	}
+	set(wire.Desired{Generation: g + 6, Mask: wire.DesiredLED, BootSlot: wire.SlotNone})
 	p.want(t, wire.CodeInvalidState, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, wire.EffecterPower, 99))
 	p.want(t, wire.CodeInvalidEffecter, wire.TypeMonitor, wire.CmdSetStateEffecter, wire.AppendSetStateEffecter(nil, 0x7777, 1))
 }
@@ -318,8 +336,9 @@ func console(t *testing.T, p *probe) {
 	p.want(t, wire.CodeInvalidData, wire.TypeOEM, wire.CmdWriteConsole, wire.AppendBytes(nil, make([]byte, wire.MaxConsoleWrite+1)))
 }
 
-// powerCycle switches on and off. Grant: the probe is the bus master and grants power; else an RMC does.
-func powerCycle(t *testing.T, p *probe, grant bool) {
+// powerCycle switches on and off. Grant: the probe is the bus master and grants power; else an RMC does. What a unit may
+// do only while it has power is tried on its line, if there is one.
+func powerCycle(t *testing.T, p, unit *probe, grant bool) {
 	at := func() wire.UnitState {
 		s := unitState(t, p)
 		if grant && s.RequestMilliwatts > s.GrantMilliwatts {
@@ -347,6 +366,9 @@ func powerCycle(t *testing.T, p *probe, grant bool) {
 		p.oem(t, wire.CmdSetDesired, wire.AppendDesired(nil, &d)) // again: nothing happens
 		if s := at(); s.BootCount != before.BootCount+1 || !s.Rail {
 			t.Error("a repetition had an effect")
+		}
+		if unit != nil {
+			registers(t, unit)
 		}
 		until(t, "the generation is observed", func() bool { return at().ObservedGeneration == d.Generation })
 		if v := effecter(t, p); v != wire.SystemPowerOn {

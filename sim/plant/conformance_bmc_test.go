@@ -154,3 +154,11 @@ func TestConformanceOfTheBMC(t *testing.T) {
 	t.Run("bootable", func(t *testing.T) { conformance.BMC(t, attachBMC(t, 3, true)) })
 	t.Run("without a slot", func(t *testing.T) { conformance.BMC(t, attachBMC(t, 1, false)) })
 }
+
+// TestConformanceOfTheBMCBehindTheRMC is a BMC as the management computer sees it: over the line to a real RMC, which
+// grants the power, and with the physics of the whole rack around.
+func TestConformanceOfTheBMCBehindTheRMC(t *testing.T) {
+	l := newLoop(t)
+	l.run(2 * time.Second)
+	conformance.BMC(t, conformance.BMCLines{Slot: 2, Bus: attach(t, l)})
+}

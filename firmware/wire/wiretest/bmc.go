@@ -231,6 +231,12 @@ func (b *BMC) desire(d wire.Desired) {
 		return
 	}
 	s.DesiredGeneration = d.Generation
+	b.apply(d)
+}
+
+// apply is desire without a generation, as the standard's effecters are.
+func (b *BMC) apply(d wire.Desired) {
+	s := &b.state
 	if d.Mask&wire.DesiredPower != 0 {
 		s.Power = d.Power
 	}

@@ -86,7 +86,7 @@ func (b *BMC) oem(h wire.Header, p, resp []byte) []byte {
 		if err != nil {
 			return fail(err)
 		}
-		if reg < 8 || reg > 15 {
+		if reg < 8 || reg > 11 {
 			return fail(wire.ErrValue)
 		}
 		b.registers[reg] = digest
@@ -338,7 +338,7 @@ func (b *BMC) monitor(h wire.Header, p, resp []byte) []byte {
 		if err != nil {
 			return fail(codeOf(err))
 		}
-		d := wire.Desired{Generation: s.DesiredGeneration + 1, BootSlot: wire.SlotNone}
+		d := wire.Desired{BootSlot: wire.SlotNone}
 		switch {
 		case id == wire.EffecterPower && state == wire.SystemPowerOn:
 			d.Mask, d.Power = wire.DesiredPower, wire.PowerOn
@@ -352,7 +352,7 @@ func (b *BMC) monitor(h wire.Header, p, resp []byte) []byte {
 			return fail(wire.CodeInvalidEffecter)
 		}
 		if set {
-			b.desire(d)
+			b.apply(d)
 		}
 		return ok()
 	case wire.CmdGetStateEffecter:
@@ -379,7 +379,7 @@ func (b *BMC) monitor(h wire.Header, p, resp []byte) []byte {
 		if id != wire.EffecterCap {
 			return fail(wire.CodeInvalidEffecter)
 		}
-		b.desire(wire.Desired{Generation: s.DesiredGeneration + 1, Mask: wire.DesiredCap, CapMilliwatts: uint32(v), BootSlot: wire.SlotNone})
+		b.apply(wire.Desired{Mask: wire.DesiredCap, CapMilliwatts: uint32(v), BootSlot: wire.SlotNone})
 		return ok()
 	case wire.CmdGetNumericEffecter:
 		id, err := wire.ParseEffecterID(p)
