@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/racklet/racklet/firmware/trust"
+	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
 )
@@ -115,7 +116,8 @@ func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release 
 			b.say("root image is on %s already", p.Name)
 		} else {
 			f := asFailure(err, "os.verity")
-			b.report(ctx, b.stage, f)
+			b.report(ctx, wire.StageFailed, f) // the BMC logs no failure of a stage that goes on
+			b.report(ctx, b.stage, nil)
 			b.explain(f, "fetching the image anew")
 			b.Machine.CloseRoot()
 			delete(b.record.Images, p.Name)
