@@ -125,14 +125,18 @@ type eventRecord struct {
 	Created, EventTimestamp string
 	Message                 string
 	Oem                     struct {
-		Racklet struct{ Source, Kind, Reason string }
+		Racklet struct {
+			Source, Kind, Stage, Reason, Expected, Seen string
+			BootCount                                   int
+		}
 	}
 }
 
 func (e *eventRecord) entry() LogEntry {
+	o := &e.Oem.Racklet
 	return LogEntry{
-		Source: e.Oem.Racklet.Source, ID: e.ID + e.EventID, Created: e.Created + e.EventTimestamp,
-		Kind: e.Oem.Racklet.Kind, Message: e.Message, Reason: e.Oem.Racklet.Reason,
+		Source: o.Source, ID: e.ID + e.EventID, Created: e.Created + e.EventTimestamp, Kind: o.Kind, Boot: o.BootCount,
+		Stage: o.Stage, Message: e.Message, Reason: o.Reason, Expected: o.Expected, Seen: o.Seen,
 	}
 }
 

@@ -252,8 +252,13 @@ type LogEntry struct {
 	ID      string `json:"id"`
 	Created string `json:"created"`
 	Kind    string `json:"kind"`
+	Boot    int    `json:"boot"`            // power-ons that the BMC had counted
+	Stage   string `json:"stage,omitempty"` // of an event of kind stage
 	Message string `json:"message"`
-	Reason  string `json:"reason,omitempty"`
+	// The check that failed, if one did.
+	Reason   string `json:"reason,omitempty"`
+	Expected string `json:"expected,omitempty"`
+	Seen     string `json:"seen,omitempty"`
 }
 
 func (e *LogEntry) line() string {
