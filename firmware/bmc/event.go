@@ -8,7 +8,8 @@ import (
 
 const recordEvent = 1 // kind of a record in the event journal
 
-// bucket bounds what a unit can make the BMC write into its flash: bucketSize events at once, one a second after that.
+// bucket bounds what a unit can make the BMC write into its flash: bucketSize events at once, one a second after that. An
+// operator's order to start makes room for a boot's, so that even the tenth boot of a minute leaves its refusal in the log.
 type bucket struct {
 	tokens uint32
 	at     uint64
@@ -18,6 +19,7 @@ type bucket struct {
 const (
 	bucketSize   = 64
 	bucketMillis = 1_000
+	bucketBoot   = 32 // more than what stages and measurements of a boot log
 )
 
 func (k *bucket) take(now uint64) bool {

@@ -297,6 +297,7 @@ func (b *BMC) clearFailure() {
 // clearFault makes a fresh start possible: an operator asked for it. Distrusted slots get a second reading.
 func (b *BMC) clearFault() {
 	b.tries, b.recheck = 0, true
+	b.bucket.tokens = max(b.bucket.tokens, bucketBoot)
 	if b.faulted {
 		b.faulted = false
 		b.keepFailure()

@@ -479,3 +479,38 @@ func TestEvidenceOfAUnitThatIsOff(t *testing.T) {
 		t.Errorf("running: %+v", e.Registers)
 	}
 }
+
+// TestQuickCyclesAreLogged: the log of the tenth boot in a row is as complete as that of the first, while a unit that
+// talks on by itself is still held to a trickle.
+func TestQuickCyclesAreLogged(t *testing.T) {
+	r := newRig(t)
+	r.runUnit()
+	var digest [32]byte
+	for i := range 12 {
+		mark := r.b.eventSeq
+		r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
+		r.until(wire.StateOff)
+		r.until(wire.StateRunning)
+		for s := wire.StageBootstrap; s <= wire.StageVerified; s++ {
+			r.stage(s)
+			r.mustCall(wire.SideInBand, wire.CmdExtendMeasurement, wire.AppendExtendMeasurement(nil, 8, &digest, []byte("a digest")))
+			r.step(1)
+		}
+		f := wire.MakeFailure("os.root", "a", "b")
+		r.mustCall(wire.SideInBand, wire.CmdReportStage, wire.AppendReportStage(nil, wire.StageFailed, &f))
+		named := false
+		for _, e := range r.events(mark) {
+			named = named || e.Kind == wire.EventFailure && e.Failure == f
+		}
+		if !named {
+			t.Fatalf("boot %d: the refusal is not in the log", i)
+		}
+	}
+	mark := r.b.eventSeq
+	for i := range 500 {
+		r.stage(wire.StageBootstrap + wire.Stage(i%2))
+	}
+	if n := r.b.eventSeq - mark; n > bucketSize {
+		t.Errorf("a unit by itself caused %d events at once", n)
+	}
+}
