@@ -57,6 +57,7 @@ func run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args []
 
 // newRoot builds the command tree over env.
 func newRoot(env *environment) *cobra.Command {
+	cobra.EnableCommandSorting = false // the order of commands is the order in which one meets them
 	root := &cobra.Command{
 		Use:           "racklet",
 		Short:         "A data-centre rack small enough to carry, verified from its BMC to its pods",
