@@ -33,8 +33,8 @@ type daemonConfig struct {
 // daemon's own words if they never will.
 func (env *environment) startDaemon(ctx context.Context, o *upOptions) error {
 	l := layout{env.state}
-	if err := os.MkdirAll(l.state, 0o700); err != nil {
-		return fmt.Errorf("make the state directory: %w", err)
+	if err := privateDir(l.state); err != nil {
+		return hint(fmt.Errorf("state directory: %w", err), "keys and flash lie in it: chmod 700 %s, or name another one with --state", l.state)
 	}
 	if pid, err := lockHolder(l.lock()); err != nil {
 		return err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/rack/manifest"
 	"github.com/racklet/racklet/sim"
@@ -43,6 +43,7 @@ type started struct {
 }
 
 func (l layout) accepted() string { return filepath.Join(l.state, "accepted.bundle") }
+func (l layout) floors() string   { return filepath.Join(l.state, "floors.json") }
 func (l layout) hosted() string   { return filepath.Join(l.sim(), "githost", "git", "rack.git") }
 
 // start verifies the state to begin with. If what is published now is refused,
@@ -54,6 +55,9 @@ func (d *desiredState) start(ctx context.Context, releases []string) (*started, 
 		return nil, err
 	}
 	d.anchor = source.Anchor{Repository: d.where, TUFRoot: root}
+	if err := d.recallFloors(); err != nil {
+		return nil, err
+	}
 	if d.external.URL == "" {
 		if err := d.refreshTimestamp(); err != nil {
 			d.log.Warn("the timestamp could not be refreshed", "error", err)
@@ -81,11 +85,11 @@ func (d *desiredState) start(ctx context.Context, releases []string) (*started, 
 // locate says where the repository is and which root is trusted.
 func (d *desiredState) locate(s *started) (root []byte, err error) {
 	d.where = rack.Repository{URL: builtinRepository, Ref: rack.DefaultRef, MetadataRef: rack.DefaultMetadataRef}
-	trust := filepath.Join(d.layout.keys(), "root.json")
+	trusted := filepath.Join(d.layout.keys(), "root.json")
 	if x := &d.external; x.URL != "" {
 		d.where.URL, d.where.TLSPins, d.where.SSHHostKeys = x.URL, pair(x.TLSPins), pair(x.HostKeys)
 		if x.Trust != "" {
-			trust = x.Trust
+			trusted = x.Trust
 		}
 		if x.DeployKey != "" {
 			key, err := os.ReadFile(x.DeployKey)
@@ -101,9 +105,9 @@ func (d *desiredState) locate(s *started) (root []byte, err error) {
 			return nil, err
 		}
 	}
-	root, err = os.ReadFile(trust)
+	root, err = os.ReadFile(trusted)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, hint(fmt.Errorf("no trusted root metadata in %s", trust), "name the root.json that \"racklet init\" left with the keys: --trust FILE")
+		return nil, hint(fmt.Errorf("no trusted root metadata in %s", trusted), "name the root.json that \"racklet init\" left with the keys: --trust FILE")
 	}
 	return root, err
 }
@@ -193,7 +197,10 @@ func (d *desiredState) verify(ctx context.Context) (*source.Verified, error) {
 	if err := os.WriteFile(d.layout.accepted()+".new", b.Marshal(), 0o600); err != nil {
 		return nil, err
 	}
-	return v, os.Rename(d.layout.accepted()+".new", d.layout.accepted())
+	if err := os.Rename(d.layout.accepted()+".new", d.layout.accepted()); err != nil {
+		return nil, err
+	}
+	return v, writeJSON(d.layout.floors(), recalledFloors{d.anchor.RackID, d.anchor.Floors})
 }
 
 func (d *desiredState) read(ctx context.Context) (*source.Bundle, error) {
@@ -222,12 +229,34 @@ func (d *desiredState) check(b *source.Bundle) (*source.Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.Floors.Sequence, a.Floors.Tree = v.Sequence, v.TreeDigest // as a BMC raises its floor
-	if _, err := hex.Decode(a.Floors.Commit[:], []byte(v.Commit)); err != nil {
-		return nil, fmt.Errorf("commit %s: %w", v.Commit, err)
+	statement, _, err := trust.SplitSigned(v.FloorStatement)
+	if err != nil {
+		return nil, err
 	}
+	floor, err := trust.ParseFloorStatement(statement)
+	if err != nil {
+		return nil, err
+	}
+	a.Floors = floor.Floors() // as a BMC raises its own
 	d.anchor = a
 	return v, nil
+}
+
+// recalledFloors is what the daemon keeps of the anchor over restarts: with it
+// an older state is refused although it was signed once.
+type recalledFloors struct {
+	RackID string       `json:"rackID"`
+	Floors trust.Floors `json:"floors"`
+}
+
+func (d *desiredState) recallFloors() error {
+	var r recalledFloors
+	err := readJSON(d.layout.floors(), &r)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	d.anchor.RackID, d.anchor.Floors = r.RackID, r.Floors
+	return err
 }
 
 func (d *desiredState) lastAccepted() (*source.Verified, error) {
@@ -300,24 +329,37 @@ func (d *desiredState) connectClone(ctx context.Context, r *sim.Rack) error {
 	if err != nil {
 		return err
 	}
-	host := "http.https://" + address.Host + "/"
+	// The token goes into a file of git's own credential store, not into the
+	// address, where every listing of processes and remotes would show it.
+	store := filepath.Join(d.layout.sim(), "githost", "credentials")
+	secret := &url.URL{Scheme: address.Scheme, User: address.User, Host: address.Host}
+	if err := os.WriteFile(store, []byte(strings.Replace(secret.String(), ":"+address.Port(), "%3a"+address.Port(), 1)+"\n"), 0o600); err != nil {
+		return err
+	}
+	address.User = url.User(address.User.Username())
+	server := "https://" + address.Host
 	for _, set := range [][2]string{
 		{"remote.origin.url", address.String()},
 		{"remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"},
-		{host + ".sslCAInfo", r.GitCA()},
-		{host + ".sslCAPath", r.GitCADir()}, // for whom the environment names another file
+		{"credential." + server + ".helper", "store --file=" + shellQuote(store)},
+		{"http." + server + "/.sslCAInfo", r.GitCA()},
+		{"http." + server + "/.sslCAPath", r.GitCADir()}, // for whom the environment names another file
 	} {
 		if err := git(ctx, dir, "config", set[0], set[1]); err != nil {
 			return err
 		}
 	}
-	return os.Chmod(filepath.Join(dir, ".git", "config"), 0o600) // it holds the token
+	return nil
 }
+
+// shellQuote makes a word of a shell out of any text; git runs helpers by one.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // followEvery is how often the desired state is looked at.
 const (
 	followEvery         = 2 * time.Second
 	followExternalEvery = 30 * time.Second
+	stampEvery          = time.Hour // between looks at the timestamp's age
 )
 
 // follow carries every newly published state to the hardware until ctx ends.
@@ -327,9 +369,15 @@ func (d *desiredState) follow(ctx context.Context, c *redfishClient, units []*ra
 		every = followExternalEvery
 	}
 	var refused string
-	published := d.published()
+	published, stamped := d.published(), time.Now()
 	return poll(ctx, every, func() (bool, error) {
 		if d.external.URL == "" {
+			if time.Since(stamped) > stampEvery {
+				stamped = time.Now()
+				if err := d.refreshTimestamp(); err != nil {
+					d.log.Warn("the timestamp could not be refreshed", "error", err)
+				}
+			}
 			now := d.published()
 			if now == published {
 				return false, nil

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"sort"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // This file turns Redfish resources into the shapes that the commands print.
@@ -41,6 +43,9 @@ type computerSystem struct {
 
 func (c *computerSystem) status() UnitStatus {
 	o := &c.Oem.Racklet
+	for _, text := range []*string{&o.Reason, &o.Expected, &o.Seen, &o.Commit, &o.Release, &o.Address} {
+		*text = printable(*text)
+	}
 	return UnitStatus{
 		Name: c.ID, Slot: o.Slot, Power: c.PowerState, DesiredPower: o.DesiredPower, State: o.State, Stage: o.Stage,
 		Reason: o.Reason, Expected: o.Expected, Seen: o.Seen, BootSlot: o.BootSlot, Commit: o.Commit, Release: o.Release, Stale: o.Stale,
@@ -49,6 +54,17 @@ func (c *computerSystem) status() UnitStatus {
 		EvidenceVoid: o.EvidenceVoid, FallbackSlot: o.FallbackSlot, Available: o.Available, AgeSeconds: o.AgeSeconds,
 		RailSeconds: o.RailSeconds, Present: o.Present,
 	}
+}
+
+// printable replaces what could command a terminal or reorder a line: much of
+// this text comes from units, and a unit may be hostile.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '·'
+		}
+		return r
+	}, s)
 }
 
 // readUnits reads all units, in the order of their slots.
@@ -136,7 +152,7 @@ func (e *eventRecord) entry() LogEntry {
 	o := &e.Oem.Racklet
 	return LogEntry{
 		Source: o.Source, ID: e.ID + e.EventID, Created: e.Created + e.EventTimestamp, Kind: o.Kind, Boot: o.BootCount,
-		Stage: o.Stage, Message: e.Message, Reason: o.Reason, Expected: o.Expected, Seen: o.Seen,
+		Stage: o.Stage, Message: printable(e.Message), Reason: o.Reason, Expected: o.Expected, Seen: o.Seen,
 	}
 }
 
