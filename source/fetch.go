@@ -122,7 +122,12 @@ func advertised(ctx context.Context, t transport) (*packp.AdvRefs, error) {
 		return nil, err
 	}
 	adv := packp.NewAdvRefs()
-	err = adv.Decode(io.LimitReader(r, maxPack))
+	limited := &limitedReader{r: r, left: maxRefs}
+	err = adv.Decode(limited)
+	if limited.left <= 0 {
+		_ = r.Close()
+		return nil, &Refusal{"source.bundle", fmt.Sprintf("a list of refs of at most %d bytes", maxRefs), "more"}
+	}
 	if errors.Is(err, packp.ErrEmptyAdvRefs) {
 		err = nil // an empty repository: every ref is missing
 	}

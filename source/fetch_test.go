@@ -173,6 +173,30 @@ func TestFetchHTTPS(t *testing.T) {
 	})
 }
 
+// TestManyRefs meets a server that lists refs without end.
+func TestManyRefs(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+		line := func(text string) string { return fmt.Sprintf("%04x%s", len(text)+4, text) }
+		io.WriteString(w, line("# service=git-upload-pack\n")+"0000")
+		id := strings.Repeat("1", 40)
+		if _, err := io.WriteString(w, line(id+" HEAD\x00shallow\n")); err != nil {
+			return
+		}
+		for n := 0; n < maxRefs/50; n++ {
+			if _, err := io.WriteString(w, line(fmt.Sprintf("%s refs/heads/%09d\n", id, n))); err != nil {
+				return
+			}
+		}
+		io.WriteString(w, "0000")
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	_, err := Fetch(ctx(t), httpsRepository(s, TLSPin(s.Certificate())))
+	wantRefusal(t, err, "source.bundle")
+}
+
 // TestPinnedChain pins an issuer, and shows that its certificate alone, sent
 // along by somebody else, opens nothing.
 func TestPinnedChain(t *testing.T) {

@@ -24,13 +24,17 @@ func unpack(pack []byte, store *memory.Storage) error {
 	return err
 }
 
-// checkPack adds up the sizes of the objects in a pack (gitformat-pack(5)). The
-// scanner inflates no object beyond the size in its header.
+// checkPack counts the objects in a pack (gitformat-pack(5)), each of which the
+// library spends a kilobyte and more on, and adds up their sizes. The scanner
+// inflates no object beyond the size in its header.
 func checkPack(pack []byte) error {
 	s := packfile.NewScanner(bytes.NewReader(pack))
 	_, n, err := s.Header()
 	if err != nil {
 		return err
+	}
+	if n > maxObjects {
+		return &Refusal{"source.bundle", fmt.Sprintf("a pack of at most %d objects", maxObjects), fmt.Sprint(n)}
 	}
 	left := int64(maxUnpacked)
 	take := func(size int64) error {

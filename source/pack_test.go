@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -77,7 +78,15 @@ func TestUnpack(t *testing.T) {
 	for i := range many {
 		many[i] = packObject{kind: plumbing.BlobObject, content: big}
 	}
+	tiny := make([]packObject, maxObjects+1)
+	for i := range tiny {
+		tiny[i] = packObject{kind: plumbing.BlobObject, content: fmt.Append(nil, i)}
+	}
+	if err := unpack(newPack(t, tiny[1:]...), memory.NewStorage()); err != nil {
+		t.Fatalf("as many objects as allowed: %v", err)
+	}
 	for name, pack := range map[string][]byte{
+		"too many objects":     newPack(t, tiny...), // each costs far more than its bytes
 		"zeros, packed":        newPack(t, many...),
 		"delta of a gigabyte":  newPack(t, packObject{kind: plumbing.BlobObject, content: blob}, packObject{kind: plumbing.REFDeltaObject, base: id, content: delta(1<<30, 2)}),
 		"delta of 2^63":        newPack(t, packObject{kind: plumbing.BlobObject, content: blob}, packObject{kind: plumbing.REFDeltaObject, base: id, content: delta(1<<63, 2)}),

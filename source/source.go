@@ -65,6 +65,10 @@ const (
 	maxPack = 32 << 20
 	// maxUnpacked is the number of bytes of all objects in a pack.
 	maxUnpacked = 128 << 20
+	// maxObjects is the number of objects in a pack.
+	maxObjects = 20_000
+	// maxRefs is the number of bytes of a server's list of refs, some 60 each.
+	maxRefs = 2 << 20
 	// maxHistory is the number of commits searched for the signed one.
 	maxHistory = 100_000
 	// maxRoots is the number of successors of the trusted root.
