@@ -89,11 +89,12 @@ func (env *environment) up(ctx context.Context, o *upOptions) error {
 	if o.detach {
 		return nil
 	}
-	if err := env.watchBoot(ctx, client, o.timeout, start); err != nil {
-		return err
-	}
-	return nil
+	return env.watchBoot(ctx, client, o.timeout, start)
 }
+
+// healingTime is how long failed units may still heal: stage 1 tries again by
+// itself where that can help.
+const healingTime = 15 * time.Second
 
 // watchBoot shows the rack until every unit that shall be on runs or has failed.
 func (env *environment) watchBoot(ctx context.Context, client *redfishClient, timeout time.Duration, start time.Time) error {
@@ -123,7 +124,7 @@ func (env *environment) watchBoot(ctx context.Context, client *redfishClient, ti
 		if !settled {
 			failedSince = time.Time{}
 		}
-		return settled && (failed == 0 || time.Since(failedSince) > 5*time.Second), nil
+		return settled && (failed == 0 || time.Since(failedSince) > healingTime), nil
 	})
 	switch {
 	case ctx.Err() != nil:
