@@ -131,6 +131,7 @@ type entry struct {
 // and so are names out of Git's order or used twice.
 func parseTree(b []byte) ([]entry, error) {
 	var entries []entry
+	names := map[string]bool{} // in order, "a", "a-b", "a/" can have a file and a folder a apart
 	for len(b) > 0 {
 		space := bytes.IndexByte(b, ' ')
 		zero := bytes.IndexByte(b, 0)
@@ -144,6 +145,10 @@ func parseTree(b []byte) ([]entry, error) {
 		if n := len(entries); n > 0 && entryOrder(entries[n-1], e) >= 0 {
 			return nil, fmt.Errorf("tree: %q out of order", e.name)
 		}
+		if names[e.name] {
+			return nil, fmt.Errorf("tree: %q twice", e.name)
+		}
+		names[e.name] = true
 		entries = append(entries, e)
 		b = b[zero+21:]
 	}
