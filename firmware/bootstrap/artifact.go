@@ -3,11 +3,9 @@ package bootstrap
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/url"
 	"slices"
@@ -63,7 +61,7 @@ type descriptor struct {
 // parseManifest checks the bytes against the digest that they go by, before
 // anything in them is looked at.
 func parseManifest(doc []byte, want rack.Digest, artifactType string) (*manifest, error) {
-	if got := rack.SHA256(doc); got != want {
+	if got := digestOf(doc, want); got != want {
 		return nil, stop("os.manifest", string(want), string(got), errors.New("digest of the manifest"))
 	}
 	m := new(manifest)
@@ -149,7 +147,7 @@ func (b *Boot) manifestBytes(ctx context.Context, list []rack.Mirror, repository
 		if err != nil {
 			return err
 		}
-		if sum := rack.SHA256(got); sum != d {
+		if sum := digestOf(got, d); sum != d {
 			return &errWrong{sum}
 		}
 		doc = got
@@ -171,7 +169,7 @@ func (b *Boot) blob(ctx context.Context, list []rack.Mirror, repository string, 
 		if _, err := io.Copy(buf, io.LimitReader(body, d.Size+1)); err != nil {
 			return err
 		}
-		if sum := rack.SHA256(buf.Bytes()); sum != d.Digest {
+		if sum := digestOf(buf.Bytes(), d.Digest); sum != d.Digest {
 			return &errWrong{sum}
 		}
 		out = buf.Bytes()
@@ -184,13 +182,13 @@ func (b *Boot) blob(ctx context.Context, list []rack.Mirror, repository string, 
 // connections and a change of mirror.
 type transfer struct {
 	blob   descriptor
-	sum    hash.Hash
+	sum    summer
 	offset int64
 	from   map[string]bool // mirrors that contributed
 }
 
 func newTransfer(d descriptor) *transfer {
-	return &transfer{blob: d, sum: sha256.New(), from: map[string]bool{}}
+	return &transfer{blob: d, sum: newSummer(d.Digest), from: map[string]bool{}}
 }
 
 // resume takes over the first n bytes that lie in the partition already. They
@@ -216,7 +214,7 @@ func (t *transfer) run(ctx context.Context, m Mirror, repository string, d Disk,
 		if err := t.fill(ctx, m, repository, d, p, progress); err != nil {
 			return err
 		}
-		got := rack.DigestOf([32]byte(t.sum.Sum(nil)))
+		got := t.sum.digest()
 		if got == t.blob.Digest {
 			return nil
 		}

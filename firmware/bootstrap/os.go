@@ -82,7 +82,7 @@ func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release 
 	if err != nil {
 		return nil, err
 	}
-	if config == nil || rack.SHA256(config) != m.Config.Digest {
+	if config == nil || digestOf(config, m.Config.Digest) != m.Config.Digest {
 		if m.Config.Size > maxConfig {
 			return nil, stop("os.manifest", fmt.Sprintf("at most %d bytes", maxConfig), fmt.Sprint(m.Config.Size), errors.New("size of the configuration"))
 		}
@@ -146,7 +146,7 @@ func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release 
 // nil unless the manifest has the right digest.
 func (b *Boot) recorded(d rack.Digest) (manifest, config []byte) {
 	for _, img := range b.record.Images {
-		if img.Digest == d && rack.SHA256(img.Manifest) == d {
+		if img.Digest == d && digestOf(img.Manifest, d) == d {
 			return img.Manifest, img.Config
 		}
 	}

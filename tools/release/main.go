@@ -47,6 +47,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	fs.StringVar(&c.osKernel, "os-kernel", "kernel", "`role` in the lock of the operating system's kernel")
 	fs.StringVar(&c.stage1, "stage1", "./firmware/bootstrap/init", "`package` of stage 1")
 	fs.StringVar(&c.init, "init", "./system/hypervisor/init", "`package` of the operating system's PID 1")
+	fs.BoolVar(&c.unchecked, "unchecked", false, "leave the checks out of stage 1, for a benchmark: only into a directory with a file "+benchmarkFile)
 	fs.BoolVar(&c.force, "force", false, "build even if nothing changed")
 	fs.Var(&mirrors, "mirror", "base `URL` of a Debian mirror; may be repeated (default: apt's)")
 	if err := fs.Parse(args); err != nil {
