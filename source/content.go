@@ -112,7 +112,9 @@ func slotMatches(msg []byte, release *rack.Release) error {
 }
 
 // apps returns the files under apps/ as the operator signed them. They follow
-// the rack's metadata, and no fault of theirs keeps a unit from booting.
+// the rack's metadata, and no fault of theirs keeps a unit from booting. Which
+// of the operator's versions counts, until it expires, is the timestamp's to
+// say: a BMC keeps no floor for apps (docs/security.md).
 func (v *verifier) apps() ([]File, string, *Refusal) {
 	files, commit, err := v.appsFiles()
 	var refusal *Refusal
