@@ -9,9 +9,13 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
+
+// handshakeTimeout bounds SSH's key exchange and login; tests shorten it.
+var handshakeTimeout = 30 * time.Second
 
 // sshTransport runs git-upload-pack on an SSH server (gitprotocol-pack(5),
 // "SSH Transport").
@@ -50,9 +54,17 @@ func dialSSH(ctx context.Context, u *url.URL, hostKeys []string, deployKey strin
 			}
 		}
 	}()
+	// ClientConfig.Timeout is for the dialling alone. A server that accepts and
+	// says nothing ends here.
+	if err = conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, fmt.Errorf("reach repository: %w", err)
+	}
 	c, channels, requests, err := ssh.NewClientConn(conn, addr, config)
 	if err != nil {
 		return nil, sshError(err)
+	}
+	if err = conn.SetDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("reach repository: %w", err)
 	}
 	t := &sshTransport{client: ssh.NewClient(c, channels, requests), stop: stop}
 	if t.session, err = t.client.NewSession(); err != nil {
@@ -72,7 +84,7 @@ func dialSSH(ctx context.Context, u *url.URL, hostKeys []string, deployKey strin
 
 func sshConfig(u *url.URL, hostKeys []string, deployKey string) (*ssh.ClientConfig, error) {
 	var want []ssh.PublicKey
-	config := &ssh.ClientConfig{User: "git", Timeout: dialTimeout}
+	config := &ssh.ClientConfig{User: "git"}
 	if name := u.User.Username(); name != "" {
 		config.User = name
 	}

@@ -214,5 +214,13 @@ func TestFetchSSH(t *testing.T) {
 		if _, err := Fetch(c, r); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("err = %v", err)
 		}
+		// The handshake has a bound of its own, whatever the caller's.
+		before := handshakeTimeout
+		defer func() { handshakeTimeout = before }()
+		handshakeTimeout = 50 * time.Millisecond
+		var timeout net.Error
+		if _, err := Fetch(ctx(t), r); !errors.As(err, &timeout) || !timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v, want the connection's timeout", err)
+		}
 	})
 }
