@@ -2,10 +2,15 @@ package e2e
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -138,6 +143,64 @@ func releaseObject(ts *testscript.TestScript, neg bool, args []string) {
 	object := fmt.Sprintf("apiVersion: racklet.io/v1alpha1\nkind: Release\nmetadata:\n  name: %s\nspec: %s\n",
 		args[1], strings.ReplaceAll(strings.TrimSpace(string(spec)), "\n", "\n  "))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(object), 0o644))
+}
+
+// simulator METHOD PATH [BODY] asks the virtual rack's /sim/v1, as a friend of
+// the rack with a fault in mind would.
+func simulator(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: sim METHOD PATH [BODY]")
+	}
+	sum := sha256.Sum256([]byte(ts.Getenv("STATE")))
+	socket := filepath.Join(ts.Getenv("TMPDIR"), fmt.Sprintf("racklet-%d", os.Getuid()), fmt.Sprintf("racklet-%x", sum[:5]), "sim.sock")
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequest(args[0], "http://sim/sim/v1"+args[1], strings.NewReader(strings.Join(args[2:], "")))
+	ts.Check(err)
+	resp, err := c.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if resp.StatusCode >= 300 {
+		ts.Fatalf("sim %s: %s %s", strings.Join(args, " "), resp.Status, b)
+	}
+	_, err = ts.Stdout().Write(b)
+	ts.Check(err)
+}
+
+// machines NAME keeps the process numbers of the running machines in $NAME; with
+// "gone" before it, it waits until none of those remains.
+func machines(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 2 && args[0] == "gone" && !neg {
+		for _, text := range strings.Fields(ts.Getenv(args[1])) {
+			pid, err := strconv.Atoi(text)
+			ts.Check(err)
+			ts.Check(gone(pid))
+		}
+		return
+	}
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: machines [gone] NAME")
+	}
+	files, err := filepath.Glob(filepath.Join(ts.Getenv("STATE"), "sim", "slot-*", "qemu.pid"))
+	ts.Check(err)
+	var pids []string
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		ts.Check(err)
+		id, _, _ := strings.Cut(string(b), " ")
+		pid, err := strconv.Atoi(id)
+		ts.Check(err)
+		ts.Check(syscall.Kill(pid, 0))
+		pids = append(pids, id)
+	}
+	if len(pids) == 0 {
+		ts.Fatalf("no machine is running")
+	}
+	ts.Setenv(args[0], strings.Join(pids, " "))
 }
 
 // kill9 kills the daemon of the script's rack as a power cut would, and

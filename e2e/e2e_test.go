@@ -103,10 +103,12 @@ func TestScripts(t *testing.T) {
 			"githost":       gitHost,
 			"inorder":       inOrder,
 			"kill9":         kill9,
+			"machines":      machines,
 			"magic":         magic,
 			"release":       releaseObject,
 			"remember":      remember,
 			"replace":       replace,
+			"sim":           simulator,
 			"status-schema": statusSchema,
 		},
 	})
@@ -245,7 +247,8 @@ func holds(v any, op, want string) bool {
 	return equal == (op == "=")
 }
 
-// replace FILE OLD NEW replaces the one occurrence of OLD in FILE.
+// replace FILE OLD NEW replaces the one occurrence of OLD in FILE; \n in NEW
+// begins a new line.
 func replace(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: replace FILE OLD NEW")
@@ -254,7 +257,7 @@ func replace(ts *testscript.TestScript, neg bool, args []string) {
 	if strings.Count(b, args[1]) != 1 {
 		ts.Fatalf("replace: %q occurs %d times in %s", args[1], strings.Count(b, args[1]), args[0])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(b, args[1], args[2], 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(b, args[1], strings.ReplaceAll(args[2], `\n`, "\n"), 1)), 0o644))
 }
 
 // TestCompare shows that a condition can fail.
