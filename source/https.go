@@ -93,7 +93,7 @@ func checkPins(chain []*x509.Certificate, pins [][32]byte) error {
 	if len(chain) > 0 {
 		seen = TLSPin(chain[0])
 	}
-	return &Refusal{"source.tls-pin", strings.Join(expected, " or "), seen}
+	return &Refusal{"source.tls-pin", strings.Join(slices.Compact(expected), " or "), seen}
 }
 
 // TLSPin returns the pin of a certificate.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func sshConfig(u *url.URL, hostKeys []string, deployKey string) (*ssh.ClientConf
 			}
 			expected[i] = ssh.FingerprintSHA256(key)
 		}
-		return &Refusal{"source.ssh-host-key", strings.Join(expected, " or "), ssh.FingerprintSHA256(got)}
+		return &Refusal{"source.ssh-host-key", strings.Join(slices.Compact(expected), " or "), ssh.FingerprintSHA256(got)}
 	}
 	if deployKey != "" {
 		signer, err := ssh.ParsePrivateKey([]byte(deployKey))
