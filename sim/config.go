@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/racklet/racklet/artifact/hosttool"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/sim/machine"
 )
@@ -36,7 +37,7 @@ type Config struct {
 	// Releases are OCI layouts that the mirror serves, first come first served.
 	Releases []string
 
-	QEMU           string        // program; "" is qemu-system-aarch64 on the search path
+	QEMU           string        // program; "" is the installed one, or what the set-up unpacked
 	Accel          machine.Accel // "": the fastest that a boot probe finds to work
 	Virtualization bool          // units get the virtualisation extensions, where emulated
 	DiskBytes      int64         // of each unit's data disk, sparse; 0 is 8 GiB
@@ -66,7 +67,7 @@ func (c *Config) complete() error {
 		return fmt.Errorf("simulate: directory %q is not absolute", c.Dir)
 	}
 	if c.QEMU == "" {
-		c.QEMU = "qemu-system-aarch64"
+		c.QEMU = hosttool.QEMU
 	}
 	if c.DiskBytes == 0 {
 		c.DiskBytes = 8 << 30

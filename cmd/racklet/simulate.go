@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/racklet/racklet/artifact/hosttool"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/sim"
 	"github.com/racklet/racklet/system/redfish"
@@ -85,8 +86,12 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		return err
 	}
 	units := firstUnits(d.set.Units, cfg.Units)
+	qemu, err := hosttool.Path(hosttool.QEMU)
+	if err != nil {
+		return fmt.Errorf("emulate compute units: %w", err)
+	}
 	r, err := sim.New(sim.Config{
-		Dir: l.sim(), Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: cfg.Releases,
+		Dir: l.sim(), QEMU: qemu, Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: cfg.Releases,
 		Egress: d.way.allow, Forwards: d.way.forwards, Hosts: d.way.hosts, Log: log.With("part", "sim"),
 	})
 	if err != nil {

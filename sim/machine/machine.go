@@ -30,6 +30,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/racklet/racklet/artifact/hosttool"
 )
 
 // PortName is the name under which a guest finds its line to the BMC.
@@ -109,7 +111,10 @@ func Start(spec Spec) (*Machine, error) {
 	if err := Cleanup(spec.Dir); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	qemu, err := exec.LookPath(spec.QEMU)
+	if spec.QEMU == "" {
+		spec.QEMU = hosttool.QEMU
+	}
+	qemu, err := hosttool.Path(spec.QEMU)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}

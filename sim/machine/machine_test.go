@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/racklet/racklet/artifact/hosttool"
 	"github.com/racklet/racklet/rack/racktest"
 )
 
@@ -203,6 +204,36 @@ func TestProbe(t *testing.T) {
 		t.Error("probe passes with an accelerator that does not exist")
 	}
 	t.Logf("this host: %s", Probe(t.Context(), qemu))
+}
+
+// TestUnpackedQEMU: without a name, QEMU is found where the set-up unpacks it when it may not install, behind a script
+// that becomes it.
+func TestUnpackedQEMU(t *testing.T) {
+	qemu := racktest.Tool(t, hosttool.QEMU)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	t.Setenv("PATH", filepath.Join(home, "nothing"))
+	dir, err := hosttool.Dir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := boots(t.Context(), "", TCG); !errors.Is(err, exec.ErrNotFound) {
+		t.Fatalf("before it is there: %v", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\n: > '" + filepath.Join(home, "ran") + "'\nexec '" + qemu + "' \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, hosttool.QEMU), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := boots(t.Context(), "", TCG); err != nil {
+		t.Errorf("unpacked: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(home, "ran")); err != nil {
+		t.Errorf("the machine ran, but not by the script: %v", err)
+	}
 }
 
 // TestCleanup has the pid file of a crashed simulator: the machine it names is
