@@ -15,8 +15,6 @@ FUZZTIME ?= 10s
 mirror  := $(if $(MIRROR),-mirror $(MIRROR))
 # Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
 vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
-# Programs that the set-up unpacked for a machine without root are found behind the installed ones.
-export PATH := $(PATH):$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racklet/bin:$(HOME)/Library/Caches/racklet/bin
 
 .PHONY: help up setup build test vet fuzz bench update-locks check-locks clean
 
@@ -28,12 +26,13 @@ up: build
 
 setup:
 	@command -v $(GO) >/dev/null || { echo "Racklet is written in Go and needs Go 1.26 or newer, which was not found: see https://go.dev/dl/"; exit 1; }
-	@$(GO) run ./tools/setup $(mirror)
+	@$(GO) run ./tools/setup $(for-tests) $(mirror)
 
 build: setup
 	@CGO_ENABLED=0 $(GO) build -trimpath $(vcs) -ldflags '-s -w' -o bin/racklet ./cmd/racklet
 	@$(GO) run ./tools/release -o bin/release $(mirror)
 
+test: for-tests = -test
 test: build vet
 	@test -z "$(CI)" || $(GO) run ./tools/locks -check $(mirror) || echo "warning: a lock file is stale, or could not be checked: make update-locks"
 	@$(GO) run ./tools/testtime -p 2 -timeout 30m $(if $(RUN),-run '$(RUN)') $(PKG)

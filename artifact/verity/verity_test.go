@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/racklet/racklet/rack/racktest"
 )
 
 func data(n int) []byte {
@@ -71,15 +73,10 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestVeritysetup compares with the tool of cryptsetup, where it is installed. The kernel's opinion is
+// TestVeritysetup compares with the tool of cryptsetup. The kernel's opinion is
 // asked in tools/release, TestBoot.
 func TestVeritysetup(t *testing.T) {
-	tool, err := exec.LookPath("veritysetup")
-	if err != nil {
-		if tool = "/sbin/veritysetup"; exec.Command(tool, "--version").Run() != nil {
-			t.Skip("veritysetup is not installed; TestBoot in tools/release asks the kernel")
-		}
-	}
+	tool := racktest.Tool(t, "veritysetup")
 	for _, blocks := range []int{2, 128, 129, 300} {
 		salt := data(32)
 		img, tree := Append(data(blocks*4096), salt)
@@ -87,10 +84,17 @@ func TestVeritysetup(t *testing.T) {
 		if err := os.WriteFile(name, img, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command(tool, "verify", "--no-superblock", "--data-blocks", fmt.Sprint(tree.DataBlocks), "--hash-offset", fmt.Sprint(tree.HashOffset),
-			"--salt", hex.EncodeToString(salt), name, name, hex.EncodeToString(tree.Root[:])).CombinedOutput()
-		if err != nil {
+		verify := func(root []byte) ([]byte, error) {
+			return exec.Command(tool, "verify", "--no-superblock", "--data-blocks", fmt.Sprint(tree.DataBlocks), "--hash-offset", fmt.Sprint(tree.HashOffset),
+				"--salt", hex.EncodeToString(salt), name, name, hex.EncodeToString(root)).CombinedOutput()
+		}
+		if out, err := verify(tree.Root[:]); err != nil {
 			t.Errorf("%d blocks: %v\n%s", blocks, err, out)
+		}
+		other := tree.Root
+		other[7] ^= 1
+		if out, err := verify(other[:]); err == nil {
+			t.Errorf("%d blocks: another root hash passes\n%s", blocks, out)
 		}
 	}
 }

@@ -4,7 +4,10 @@
 // (artifact/deb, verified back to Debian's archive keys). On other systems it names the packages and the
 // command. When nothing is missing it says nothing.
 //
-//	go run ./tools/setup [-mirror URL]… [-unpack] [-n]
+// With -test it also sees to the programs that tests alone ask for their opinion. Those are not worth a refusal: where
+// they cannot be installed the set-up says so and goes on, and their tests are skipped (in CI they fail).
+//
+//	go run ./tools/setup [-test] [-mirror URL]… [-unpack] [-n]
 package main
 
 import (
@@ -52,12 +55,18 @@ type tool struct {
 	why   string
 	check func(path string) error // nil: being there is enough
 	// package that brings it, by family of system
-	debian, fedora, arch, brew string
+	debian, fedora, arch, brew string // "": there is none
 }
 
 var tools = []tool{
 	{"qemu-system-aarch64", "emulates the compute units", checkQEMU, "qemu-system-arm", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"},
 	{"git", "serves the rack's repository", checkGit, "git", "git", "git", "git"},
+}
+
+// testTools are needed by `make test` alone.
+var testTools = []tool{
+	{"fsck.vfat", "checks boot media in tests", nil, "dosfstools", "dosfstools", "dosfstools", "dosfstools"},
+	{"veritysetup", "checks hash trees in tests", nil, "cryptsetup-bin", "veritysetup", "cryptsetup", ""},
 }
 
 type missing struct {
@@ -77,27 +86,43 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	unpackOnly := fs.Bool("unpack", false, "unpack QEMU into the cache even where it could be installed")
 	status := fs.String("dpkg-status", "/var/lib/dpkg/status", "`file` that lists the installed packages")
 	dry := fs.Bool("n", false, "only say what is missing")
+	test := fs.Bool("test", false, "also what tests need")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if err := checkRoom(); err != nil {
 		return err
 	}
-	lacking := look()
-	if len(lacking) == 0 && !*unpackOnly {
+	if err := provide(ctx, out, options{mirrors, *status, *unpackOnly, *dry}); err != nil || !*test {
+		return err
+	}
+	return provideTests(ctx, out, *dry)
+}
+
+type options struct {
+	mirrors    []string
+	status     string
+	unpackOnly bool
+	dry        bool
+}
+
+// provide sees to what Racklet itself needs.
+func provide(ctx context.Context, out io.Writer, o options) error {
+	lacking := look(tools)
+	if len(lacking) == 0 && !o.unpackOnly {
 		return nil
 	}
 	for _, m := range lacking {
 		fmt.Fprintf(out, "setup: missing: %s, which %s (%v)\n", m.name, m.why, m.err)
 	}
-	if *dry {
+	if o.dry {
 		return fmt.Errorf("%d programs are missing", len(lacking))
 	}
 	sys := system()
 	if sys != "debian" {
 		return errors.New(advice(sys, lacking))
 	}
-	if !*unpackOnly {
+	if !o.unpackOnly {
 		if via := privilege(ctx); via != nil {
 			return install(ctx, out, via, lacking)
 		}
@@ -108,7 +133,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 			return fmt.Errorf("git has to be installed by an administrator: %s", advice(sys, lacking))
 		}
 	}
-	where, err := unpack(ctx, out, *status, mirrors)
+	where, err := unpack(ctx, out, o.status, o.mirrors)
 	if err != nil {
 		return fmt.Errorf("%w; an administrator can run instead: %s", err, advice(sys, lacking))
 	}
@@ -116,8 +141,32 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	return nil
 }
 
+// provideTests sees to what tests need. What it cannot install is not an error.
+func provideTests(ctx context.Context, out io.Writer, dry bool) error {
+	lacking := look(testTools)
+	if len(lacking) == 0 {
+		return nil
+	}
+	sys := system()
+	var via []string
+	if sys == "debian" && !dry {
+		via = privilege(ctx)
+	}
+	for _, m := range lacking {
+		fmt.Fprintf(out, "setup: missing for tests: %s, which %s (%v)\n", m.name, m.why, m.err)
+	}
+	if via == nil {
+		fmt.Fprintf(out, "setup: going on without; to have them: %s\n", advice(sys, lacking))
+		return nil
+	}
+	if err := install(ctx, out, via, lacking); err != nil {
+		fmt.Fprintf(out, "setup: going on without: %v\n", err)
+	}
+	return nil
+}
+
 // look returns the tools that are not there or not good enough.
-func look() []missing {
+func look(tools []tool) []missing {
 	var out []missing
 	for _, t := range tools {
 		path, err := hosttool.Path(t.name)
@@ -231,7 +280,9 @@ func advice(sys string, lacking []missing) string {
 	var pkgs []string
 	add := func(get func(tool) string) {
 		for _, m := range lacking {
-			pkgs = append(pkgs, get(m.tool))
+			if p := get(m.tool); p != "" {
+				pkgs = append(pkgs, p)
+			}
 		}
 	}
 	switch sys {
@@ -286,7 +337,11 @@ func install(ctx context.Context, out io.Writer, via []string, lacking []missing
 			return fmt.Errorf("apt-get install: %w\n%s", err, text)
 		}
 	}
-	if left := look(); len(left) > 0 {
+	var wanted []tool
+	for _, m := range lacking {
+		wanted = append(wanted, m.tool)
+	}
+	if left := look(wanted); len(left) > 0 {
 		return fmt.Errorf("%s is installed and still not usable: %v", left[0].debian, left[0].err)
 	}
 	return nil

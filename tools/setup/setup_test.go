@@ -44,6 +44,54 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
+// TestAdviceForTests: a system without a package is told of the others.
+func TestAdviceForTests(t *testing.T) {
+	var lacking []missing
+	for _, tool := range testTools {
+		lacking = append(lacking, missing{tool: tool})
+	}
+	if got, want := advice("macos", lacking), "install with: brew install dosfstools"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := advice("debian", lacking); !strings.HasSuffix(got, " dosfstools cryptsetup-bin") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestSetupForTests: what tests lack is named, and never refuses a machine; without -test it is not even looked for.
+func TestSetupForTests(t *testing.T) {
+	qemu, err := hosttool.Path(hosttool.QEMU)
+	if err != nil {
+		t.Skip("QEMU is not installed: the set-up ends before it looks for what tests need")
+	}
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("git is not installed")
+	}
+	bin := t.TempDir()
+	for _, program := range []string{qemu, git} {
+		if err := os.Symlink(program, filepath.Join(bin, filepath.Base(program))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin)
+	before := testTools
+	t.Cleanup(func() { testTools = before })
+	testTools = []tool{{"no-such-program", "shows what is missing", nil, "none", "none", "none", "none"}, {"git", "is there", nil, "git", "git", "git", "git"}}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{{[]string{"-n"}, ""}, {[]string{"-n", "-test"}, "missing for tests: no-such-program, which shows what is missing"}} {
+		var out strings.Builder
+		if err := run(t.Context(), &out, c.args); err != nil {
+			t.Errorf("%q: %v", c.args, err)
+		}
+		if says := out.String(); !strings.Contains(says, c.says) || c.says == "" && says != "" || strings.Contains(says, "git") {
+			t.Errorf("%q says %q, want %q", c.args, says, c.says)
+		}
+	}
+}
+
 func TestQEMUVersion(t *testing.T) {
 	for says, ok := range map[string]bool{
 		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)": true,
