@@ -85,6 +85,9 @@ func Files(o Options) (map[string][]byte, error) {
 		add(fmt.Sprintf("rack/units/unit-%d.yaml", data.Unit), "unit.yaml")
 	}
 	for name, b := range schema.Files() {
+		if name == "fault.json" || name == "scenario.json" {
+			continue // no objects of a rack repository
+		}
 		files[path.Join("schema", name)] = b
 	}
 	return files, err

@@ -7,7 +7,7 @@ import (
 
 func TestFiles(t *testing.T) {
 	files := Files()
-	for _, name := range []string{"rack.json", "computeunit.json", "release.json", "thermalpolicy.json", "powerpolicy.json"} {
+	for _, name := range []string{"rack.json", "computeunit.json", "release.json", "thermalpolicy.json", "powerpolicy.json", "fault.json", "scenario.json"} {
 		var s struct {
 			Title string
 			Type  string
@@ -16,7 +16,7 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
-	if len(files) != 5 {
-		t.Errorf("%d schemas, want 5", len(files))
+	if len(files) != 7 {
+		t.Errorf("%d schemas, want 7", len(files))
 	}
 }

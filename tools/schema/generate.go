@@ -32,6 +32,8 @@ var kinds = []struct {
 	{rack.KindRelease, reflect.TypeFor[rack.Release]()},
 	{rack.KindThermalPolicy, reflect.TypeFor[rack.ThermalPolicy]()},
 	{rack.KindPowerPolicy, reflect.TypeFor[rack.PowerPolicy]()},
+	{rack.KindFault, reflect.TypeFor[rack.Fault]()},
+	{rack.KindScenario, reflect.TypeFor[rack.Scenario]()},
 }
 
 // A schema is a JSON Schema, its keywords in the order in which they are written.
@@ -205,6 +207,8 @@ func (g *generator) object(s *schema, t reflect.Type) {
 			field.Enum, field.Const = nil, rack.APIVersion
 		case "TypeMeta.Kind":
 			field.Const = g.kind
+		case "FaultSpec.Kind":
+			field.Enum = rack.FaultKindNames()
 		case "Metadata.Name":
 			field.Pattern, field.MaxLength = `^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`, rack.MaxName
 		}
