@@ -143,6 +143,8 @@ func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string
 func (b *Boot) manifestBytes(ctx context.Context, list []rack.Mirror, repository string, d rack.Digest) ([]byte, error) {
 	var doc []byte
 	err := b.fromMirrors(ctx, list, "os.manifest", d, func(ctx context.Context, m Mirror) error {
+		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+		defer cancel()
 		got, err := m.Manifest(ctx, repository, d)
 		if err != nil {
 			return err

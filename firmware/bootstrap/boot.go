@@ -214,7 +214,7 @@ func (b *Boot) obtain(ctx context.Context) (*source.Verified, error) {
 	anchor := source.Anchor{RackID: b.config.RackID, Repository: b.config.Repository, TUFRoot: b.config.TUFRoot, Floors: b.floors}
 	p := b.patient()
 	for attempt := 1; ; attempt++ {
-		bundle, err := b.Fetch(ctx, b.config.Repository)
+		bundle, err := b.fetchOnce(ctx)
 		if err == nil {
 			v, verr := decide(bundle, anchor, b.Machine.Now())
 			if verr == nil {

@@ -224,7 +224,7 @@ func (w *world) run() error {
 			return nil, fmt.Errorf("no mirror %s", m.URL)
 		},
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Hour) // stalls take minutes, of a bubble's clock
 	defer cancel()
 	return b.Run(ctx)
 }
@@ -505,6 +505,7 @@ type fakeMirror struct {
 	breaks int64 // connections end after so many bytes; 0: never
 	offs   []int64
 	err    error
+	stuck  bool // no manifest ever comes
 }
 
 func (m *fakeMirror) get(d rack.Digest) ([]byte, error) {
@@ -518,7 +519,11 @@ func (m *fakeMirror) get(d rack.Digest) ([]byte, error) {
 	return b, nil
 }
 
-func (m *fakeMirror) Manifest(_ context.Context, _ string, d rack.Digest) ([]byte, error) {
+func (m *fakeMirror) Manifest(ctx context.Context, _ string, d rack.Digest) ([]byte, error) {
+	if m.stuck {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return m.get(d)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
@@ -17,6 +18,7 @@ import (
 type httpMirror struct {
 	base   *url.URL
 	client *http.Client
+	stall  time.Duration // see stallTimeout
 }
 
 // OpenMirror returns a mirror by its address. Nothing is sent yet.
@@ -32,7 +34,7 @@ func OpenMirror(m rack.Mirror) (Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &httpMirror{u, client}, nil
+	return &httpMirror{u, client, stallTimeout}, nil
 }
 
 func (m *httpMirror) Manifest(ctx context.Context, repository string, d rack.Digest) ([]byte, error) {
@@ -49,8 +51,14 @@ func (m *httpMirror) Blob(ctx context.Context, repository string, d rack.Digest,
 }
 
 // get asks for content from offset on. A server that sends all of it anyway
-// has its beginning skipped.
-func (m *httpMirror) get(ctx context.Context, repository, kind string, d rack.Digest, offset int64) (io.ReadCloser, error) {
+// has its beginning skipped. The body ends in an error when it stops coming.
+func (m *httpMirror) get(ctx context.Context, repository, kind string, d rack.Digest, offset int64) (_ io.ReadCloser, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base.JoinPath("v2", repository, kind, string(d)).String(), nil)
 	if err != nil {
 		return nil, err
@@ -63,16 +71,17 @@ func (m *httpMirror) get(ctx context.Context, repository, kind string, d rack.Di
 	if err != nil {
 		return nil, err
 	}
+	body := watch(res.Body, cancel, m.stall)
 	switch {
 	case res.StatusCode == http.StatusPartialContent && offset > 0:
-		return res.Body, nil
+		return body, nil
 	case res.StatusCode == http.StatusOK:
-		if _, err := io.CopyN(io.Discard, res.Body, offset); err != nil {
-			res.Body.Close()
+		if _, err := io.CopyN(io.Discard, body, offset); err != nil {
+			body.Close()
 			return nil, fmt.Errorf("skip %d bytes: %w", offset, err)
 		}
-		return res.Body, nil
+		return body, nil
 	}
-	res.Body.Close()
+	body.Close()
 	return nil, fmt.Errorf("%s of %s: %s", kind, repository, res.Status)
 }
