@@ -129,6 +129,8 @@ func (r *RMC) hottest() (milliCelsius int32, missing string) {
 		case !t.present, !t.known && t.silent:
 		case !t.known:
 			missing = "a tray not heard yet"
+		case t.doubted:
+			missing = "a tray that contradicts itself"
 		case t.state.State == wire.StateOff || t.state.State == wire.StateFaulted:
 			// It needs no air, but a reading that it gives counts.
 			if !t.silent && t.state.Flags&wire.FlagSensorLost == 0 {
@@ -138,6 +140,8 @@ func (r *RMC) hottest() (milliCelsius int32, missing string) {
 			missing = "a running tray silent"
 		case t.state.Flags&wire.FlagSensorLost != 0:
 			missing = "a running tray without its sensor"
+		case t.cold == doubtPolls:
+			missing = "a running tray colder than the inlet"
 		default:
 			milliCelsius = max(milliCelsius, t.state.MilliCelsius)
 		}

@@ -117,7 +117,7 @@ func (r *RMC) decide() {
 	start := r.mayStart()
 	for i := range r.cfg.Slots {
 		t := &r.slots[i]
-		if t.present && !t.known && !t.silent {
+		if t.present && !t.known && !t.silent && !t.doubted {
 			start = false // its unit may be running; wait for it to say so, or to stay silent
 		}
 		claims[i] = r.claim(int(i))
@@ -250,6 +250,9 @@ func (r *RMC) watchBudget(claims *[wire.MaxSlots]Claim) {
 
 // learn takes a BMC's answer to a poll.
 func (r *RMC) learn(i int, s *wire.UnitState) {
+	if r.doubt(i, s) {
+		return
+	}
 	t := &r.slots[i]
 	fresh := !t.known
 	if t.silent {
@@ -284,6 +287,9 @@ func (r *RMC) learnHeat(i int, s *wire.UnitState) {
 	t := &r.slots[i]
 	if s.Flags&wire.FlagSensorLost != 0 {
 		return // keep what was decided; the fans run at full speed
+	}
+	if r.cold(i, s) {
+		return // the same
 	}
 	c := s.MilliCelsius
 	if c >= r.policy.ShutdownMilliCelsius {

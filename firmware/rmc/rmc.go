@@ -16,7 +16,7 @@
 //	(from anywhere)     silent ◀──────── silent┘ answers             └─▶ refused (does not fit; tried again)
 //
 // A silent BMC is flagged with its age (RackState.SlotAgeMillis) and its readings are no longer believed; its grant stays
-// reserved, as its unit may well run on. Nothing but pulling the tray makes the RMC forget it.
+// reserved, as its unit may well run on. So is one that contradicts itself (doubt.go). Nothing but pulling the tray makes the RMC forget it.
 //
 // # Power
 //
@@ -237,6 +237,9 @@ type slot struct {
 	refused   bool // an event has told that it does not fit
 	heat      heat
 	hotPolls  uint8
+	doubts    uint8  // answers in a row that contradict themselves
+	doubted   bool   // so many that it is not believed any more
+	cold      uint8  // answers in a row colder than the inlet
 	clockAt   uint64 // when the clock was last sent; 0: never
 }
 
@@ -335,7 +338,7 @@ func (r *RMC) State() wire.RackState {
 		if t.known {
 			s.SlotAgeMillis[i] = uint32(min(r.now-t.heardAt, uint64(wire.AgeNever)-1))
 		}
-		if t.known && t.missed == 0 {
+		if t.known && t.missed == 0 && !t.doubted {
 			s.AnswerMask |= 1 << (i + 1)
 		}
 		throttling = throttling || t.heat != heatNormal
