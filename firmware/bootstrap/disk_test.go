@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"bytes"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,6 +106,33 @@ func TestRecordPowerCut(t *testing.T) {
 	rec.Bundle = make([]byte, cachePartitionSize/2)
 	if err := writeRecord(d, parts.cache, rec); err == nil {
 		t.Error("a record that does not fit was written")
+	}
+}
+
+// TestRecordForgedSequence: whoever wrote to the disk chose numbers that cannot
+// be counted on from. What is written after that is read all the same.
+func TestRecordForgedSequence(t *testing.T) {
+	for _, forged := range [][2]uint64{{math.MaxUint64, math.MaxUint64}, {math.MaxUint64 - 1, math.MaxUint64}, {0, math.MaxUint64}, {math.MaxUint64 - 2, math.MaxUint64 - 1}} {
+		d := memDisk(make([]byte, 128<<10))
+		p := Partition{Size: int64(len(d))}
+		for half, seq := range forged {
+			one := memDisk(make([]byte, 128<<10))
+			if err := writeRecord(one, p, &Record{Sequence: seq - 1, Bundle: []byte("forged")}); err != nil {
+				t.Fatal(err)
+			}
+			from := int(seq%2) * len(one) / 2
+			copy(d[half*len(d)/2:(half+1)*len(d)/2], one[from:from+len(one)/2])
+		}
+		for attempt := 1; attempt < 6; attempt++ {
+			rec := readRecord(d, p)
+			rec.Bundle, rec.Staging.Attempts = []byte("ours"), attempt
+			if err := writeRecord(d, p, rec); err != nil {
+				t.Fatal(err)
+			}
+			if got := readRecord(d, p); string(got.Bundle) != "ours" || got.Staging.Attempts != attempt {
+				t.Errorf("%d: after attempt %d the disk says %q, %d", forged, attempt, got.Bundle, got.Staging.Attempts)
+			}
+		}
 	}
 }
 

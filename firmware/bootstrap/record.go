@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/racklet/racklet/rack"
 )
@@ -112,6 +113,16 @@ func writeRecord(d Disk, p Partition, rec *Record) error {
 	half := p.Size / 2
 	if int64(recordHeader+len(rec.Bundle)+len(doc)) > half {
 		return fmt.Errorf("record of %d bytes does not fit in %d", recordHeader+len(rec.Bundle)+len(doc), half)
+	}
+	if rec.Sequence == math.MaxUint64 {
+		// Nobody counts so far; somebody wrote it there. Begin anew: the next
+		// number would be the lowest, and ignored at each boot from now on.
+		for at := range int64(2) {
+			if _, err := d.WriteAt(make([]byte, recordHeader), p.Offset+at*half); err != nil {
+				return fmt.Errorf("clear record: %w", err)
+			}
+		}
+		rec.Sequence = 0
 	}
 	rec.Sequence++
 	b := make([]byte, recordHeader, recordHeader+len(rec.Bundle)+len(doc))
