@@ -633,8 +633,8 @@ func (r *rack) publishFile(t *testing.T, ref, parent, name string, content []byt
 	git("update-ref", ref, git("commit-tree", "-p", parent, "-m", "a flipped byte", git("write-tree")))
 }
 
-// objectFlip flips a byte of an object of the rack repository where it is
-// stored: under its old name, Git does not look.
+// objectFlip flips a byte of a tree or blob of the rack repository where it is
+// stored, under its old name: Git serves it all the same.
 func objectFlip(kind, revision, good, bad, reason string) tampering {
 	return tampering{kind: kind, reason: reason, published: true, spoil: func(t *testing.T, r *rack) func() {
 		t.Helper()
@@ -666,6 +666,27 @@ func objectFlip(kind, revision, good, bad, reason string) tampering {
 	}}
 }
 
+// commitFlip flips a byte of the commit that the branch is on. Git looks at what
+// a branch names before it serves that, so the host moves the branch along.
+func commitFlip(good, bad string) tampering {
+	const ref = "refs/heads/main"
+	return tampering{kind: "commit", reason: "rack.commit", published: true, spoil: func(t *testing.T, r *rack) func() {
+		t.Helper()
+		id := r.git(t, r.hosted(), "rev-parse", ref)
+		content, err := r.command(r.hosted(), nil, "git", "cat-file", "commit", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoilt := bytes.Replace(content, []byte(good), []byte(bad), 1)
+		if n := different(content, spoilt); n != 1 {
+			t.Fatalf("commit %s: %d bytes would differ", id, n)
+		}
+		r.git(t, r.hosted(), "update-ref", ref, r.gitWith(t, r.hosted(), spoilt, "hash-object", "-t", "commit", "-w", "--stdin"))
+		return func() { r.git(t, r.hosted(), "update-ref", ref, id) }
+	}}
+}
+
+// different counts the bytes in which a and b differ; -1: their lengths do.
 func different(a, b []byte) int {
 	if len(a) != len(b) {
 		return -1

@@ -32,10 +32,11 @@ const (
 	faulted             // no slot boots at all
 	fallback            // the other slot boots
 	replaced            // what is bad is fetched anew, and that boots
+	accepted            // a good boot
 )
 
 func (e end) String() string {
-	return [...]string{"nothing boots", "nothing boots, rail off", "slot B boots", "fetched anew"}[e]
+	return [...]string{"nothing boots", "nothing boots, rail off", "slot B boots", "fetched anew", "boots"}[e]
 }
 
 // TestTamper flips one byte of each kind of thing that a boot depends on, on
@@ -66,27 +67,29 @@ func TestTamper(t *testing.T) {
 		{
 			{kind: "slot manifest", reason: "slot.signature", end: fallback, spoil: flash(1, manifestA+4+200)},
 			{kind: "slot manifest's length", reason: "slot.manifest", end: fallback, spoil: flash(1, manifestA+3)},
+			roleFlip("metadata/timestamp.json", "timestamp", "tuf.timestamp"),
 			roleFlip("metadata/2.targets.json", "targets", "tuf.targets"),
+			metadataFlip("slot manifest in the metadata", "slots/*.slot", "slot.manifest", func([]byte) int { return 50 }),
 			metadataFlip("rack.json", "targets/*.rack.json", "tuf.targets", behind(`"sequence":2,"tree":"sha256:`)),
 		},
 		{
 			{kind: "slot chunk", reason: "slot.chunk", end: fallback, spoil: flash(2, v.initramfs+300_000)},
 			{kind: "kernel in the slot", reason: "slot.chunk", end: fallback, spoil: flash(2, v.kernel+5_000_000)},
+			roleFlip("metadata/2.root.json", "root", "tuf.root"),
 			roleFlip("metadata/2.snapshot.json", "snapshot", "tuf.snapshot"),
-			objectFlip("commit", "main", "kexec on unit-3", "kexec on unit-2", "rack.commit"),
+			metadataFlip("floor statement", "floors/2.floor", "floor.statement", func([]byte) int { return 40 }),
+			commitFlip("kexec on unit-3", "kexec on unit-2"),
 		},
-		{
-			{kind: "command line", reason: "slot.chunk", end: fallback, spoil: flash(3, v.cmdline)},
+		{ // this one boots by kexec, which takes longest
 			{kind: "both slots", reason: "slot.signature", end: faulted, spoil: func(t *testing.T, r *rack) func() {
 				undoA, undoB := flash(3, v.kernel+5_000_000)(t, r), flash(3, manifestB+4+200)(t, r)
 				return func() { undoA(); undoB() }
 			}},
 			{kind: "kernel of the OS (kexec)", reason: "os.kernel", published: true, spoil: blobFlip(kexecTag, layerKernel)},
 			{kind: "initramfs of the OS (kexec)", reason: "os.blob", published: true, spoil: blobFlip(kexecTag, layerInitramfs)},
-			roleFlip("metadata/timestamp.json", "timestamp", "tuf.timestamp"),
-			roleFlip("metadata/2.root.json", "root", "tuf.root"),
 		},
 		{
+			{kind: "command line", reason: "slot.chunk", end: fallback, spoil: flash(4, v.cmdline)},
 			{kind: "OS manifest", reason: "os.manifest", blank: true, published: true, spoil: blobFlip("", "manifest")},
 			{kind: "root image on the mirror", reason: "os.root", blank: true, published: true, spoil: blobFlip("", layerRoot)},
 			{kind: "root image on the data disk", reason: "os.verity", end: replaced, spoil: diskFlip(4)},
@@ -96,23 +99,24 @@ func TestTamper(t *testing.T) {
 	}
 
 	table := &table{}
-	t.Run("units", func(t *testing.T) {
-		for i, list := range lists {
-			u := fmt.Sprintf("unit-%d", i+1)
+	var units sync.WaitGroup // not t.Parallel, which has only as many at work as there are cores
+	for i, list := range lists {
+		u := fmt.Sprintf("unit-%d", i+1)
+		units.Go(func() {
 			t.Run(u, func(t *testing.T) {
-				t.Parallel()
 				t.Run("untampered", func(t *testing.T) { r.untampered(t, u, list) })
 				for _, c := range list {
-					t.Run(strings.ReplaceAll(c.kind, " ", "_"), func(t *testing.T) {
+					t.Run(c.kind, func(t *testing.T) {
 						found := r.refuses(t, u, &c)
 						r.accepts(t, u)
 						table.add(&c, u, found)
 					})
 				}
 			})
-		}
-	})
-	t.Logf("%d of each one flipped byte, refused and named, and the good one accepted after it\n%s", len(table.rows), table)
+		})
+	}
+	units.Wait()
+	t.Logf("%d times one flipped byte, refused and named, and the good one accepted after it\n%s", len(table.rows), table)
 }
 
 // refuses boots a unit with a flipped byte, and returns the log's entry that names the refusal.
@@ -123,21 +127,16 @@ func (r *rack) refuses(t *testing.T, u string, c *tampering) entry {
 		r.blankDisk(t, u)
 	}
 	undo := func() {}
+	defer func() { undo() }() // also when the test gives up half-way
 	if !c.published {
-		undo = c.spoil(t, r)
+		undo = sync.OnceFunc(c.spoil(t, r))
 	}
 	b := r.on(t, u)
 	switch {
 	case c.end == faulted: // it does not come to the network
 	case c.published:
 		b.await(t, "the network", reached("network"))
-		r.repository.Lock()
-		undo = c.spoil(t, r)
-		r.cable(t, u, true)
-		b.await(t, "a refusal by "+c.reason, refused(c.reason))
-		undo()
-		undo = func() {}
-		r.repository.Unlock()
+		r.spoilt(t, b, c)
 	default:
 		r.fetch(t, b)
 	}
@@ -157,20 +156,29 @@ func (r *rack) refuses(t *testing.T, u string, c *tampering) entry {
 	return log[i]
 }
 
+// spoilt lets a unit to a repository and a mirror with a flipped byte, until it has refused that.
+func (r *rack) spoilt(t *testing.T, b *boot, c *tampering) {
+	t.Helper()
+	r.repository.Lock()
+	defer r.repository.Unlock()
+	defer c.spoil(t, r)()
+	r.cable(t, b.unit, true)
+	b.await(t, "a refusal by "+c.reason, refused(c.reason))
+}
+
 // accepts boots the same unit without any flipped byte.
 func (r *rack) accepts(t *testing.T, u string) {
 	t.Helper()
 	r.off(t, u)
 	b := r.on(t, u)
 	r.fetch(t, b)
-	b.await(t, "running", reached("running"))
-	s := r.status(t, u)
+	s := r.settled(t, b, accepted)
 	log := b.log(t)
 	if err := clean(log); err != nil {
 		t.Fatalf("good control: %v\n%s", err, lines(log))
 	}
-	if s.State != "running" || s.Stage != "running" || s.BootSlot != "A" || s.FallbackSlot || s.Reason != "" {
-		t.Fatalf("good control: %+v\n%s", s, lines(log))
+	if err := ended(s, accepted); err != nil {
+		t.Fatalf("good control: %v\n%s", err, lines(log))
 	}
 }
 
@@ -237,6 +245,8 @@ func ended(s *unitStatus, e end) error {
 		good = s.Stage == "running" && s.BootSlot == "B" && s.FallbackSlot && s.Reason != ""
 	case replaced:
 		good = s.Stage == "running" && s.BootSlot == "A" && !s.FallbackSlot
+	case accepted:
+		good = s.State == "running" && s.Stage == "running" && s.BootSlot == "A" && !s.FallbackSlot && s.Reason == ""
 	}
 	if !good {
 		return fmt.Errorf("want %v; the unit is %+v", e, s)
@@ -331,6 +341,9 @@ func TestVerdict(t *testing.T) {
 		{faulted, unitStatus{State: "running", Stage: "failed", Reason: "slot.chunk"}, false},
 		{fallback, unitStatus{State: "running", Stage: "running", BootSlot: "B", FallbackSlot: true, Reason: "slot.chunk"}, true},
 		{fallback, unitStatus{State: "running", Stage: "running", BootSlot: "A"}, false},
+		{accepted, unitStatus{State: "running", Stage: "running", BootSlot: "A"}, true},
+		{accepted, unitStatus{State: "running", Stage: "running", BootSlot: "A", Reason: "os.verity"}, false},
+		{accepted, unitStatus{State: "running", Stage: "running", BootSlot: "B", FallbackSlot: true}, false},
 	} {
 		if err := ended(&tt.s, tt.end); (err == nil) != tt.ok {
 			t.Errorf("%v, %+v: %v", tt.end, tt.s, err)
