@@ -61,6 +61,7 @@ var Reasons = []Reason{
 	{"os.blob", "a layer of the OS artefact does not have the digest that its manifest names", "Repair or replace the mirror that served it; another mirror in the rack's list is tried first."},
 	{"os.cmdline", "the OS artefact's kernel command line does not match what was signed", "Build the release again, sign and push it."},
 	{"os.disk", "the unit's data disk is missing, too small or fails", "Check or exchange the data disk; it needs no preparation."},
+	{"os.doors", "the operating system could not rule out other kernels and modules, so it does not run", "Publish a release whose kernel has kexec_load_disabled and modules_disabled."},
 	{"os.kernel", "the OS artefact's kernel does not have the digest that the release names", "Build the release again so that release and artefact agree, sign and push it."},
 	{"os.manifest", "the OS artefact's manifest does not have the digest that the release names", "Push the artefact of this release to the mirror, or correct the release."},
 	{"os.root", "the root image does not have the digest that the artefact names", "Repair the mirror; if the data disk failed, exchange it. The unit fetches the image anew."},

@@ -256,6 +256,14 @@ func (s *System) stage(ctx context.Context, st wire.Stage) {
 	}
 }
 
+// fail tells BMC and console why nothing runs.
+func (s *System) fail(ctx context.Context, reason, expected string, err error) {
+	s.say("REFUSED %s: expected %s: %v", reason, expected, err)
+	if err := s.BMC.ReportStage(ctx, wire.StageFailed, wire.MakeFailure(reason, expected, err.Error())); err != nil {
+		s.Log.Warn("report failure", "err", err)
+	}
+}
+
 func (s *System) say(format string, args ...any) {
 	fmt.Fprintf(s.Console, "racklet: "+format+"\n", args...)
 }

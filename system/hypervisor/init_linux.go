@@ -52,7 +52,8 @@ func Init() {
 	if err := unix.Sethostname([]byte(h.Unit)); err != nil {
 		log.Warn("set hostname", "err", err)
 	}
-	for _, err := range shut() {
+	warnings, open := shut("/")
+	for _, err := range warnings {
 		log.Warn("shut a door", "err", err)
 	}
 	line, err := openLine()
@@ -63,6 +64,10 @@ func Init() {
 	s := &System{
 		Handover: h, BMC: inband{link.New(line, wire.EIDUnit, link.Options{})},
 		Machine: &linuxMachine{log: log}, Console: console, Log: log,
+	}
+	if open != nil {
+		s.fail(context.Background(), "os.doors", "other kernels and modules ruled out", open)
+		return
 	}
 	if _, err := s.Run(context.Background()); err != nil {
 		log.Error("system", "err", err)
@@ -141,35 +146,59 @@ func loadModule(file string) error {
 	return nil
 }
 
-// doors are kernel settings that nothing here needs open, in the order in
-// which they are shut. The first two cannot be opened again before the next
-// boot, and the next boot begins at the BMC.
-var doors = []struct{ file, value string }{
-	{"/proc/sys/kernel/kexec_load_disabled", "1"},
-	{"/proc/sys/kernel/modules_disabled", "1"},
-	{"/sys/kernel/security/lockdown", "integrity"},
-	{"/proc/sys/kernel/sysrq", "0"},
-	{"/proc/sys/kernel/kptr_restrict", "2"},
-	{"/proc/sys/kernel/dmesg_restrict", "1"},
-	{"/proc/sys/kernel/unprivileged_bpf_disabled", "1"},
-	{"/proc/sys/net/core/bpf_jit_harden", "2"},
-	{"/proc/sys/kernel/yama/ptrace_scope", "3"},
-	{"/proc/sys/fs/protected_symlinks", "1"},
-	{"/proc/sys/fs/protected_hardlinks", "1"},
-	{"/proc/sys/fs/suid_dumpable", "0"},
-	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"}, // nobody uses it yet, and any neighbour could configure it
-	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"},
-	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0"},
-	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0"},
-	{"/proc/sys/net/ipv4/conf/all/rp_filter", "1"},
-	{"/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts", "1"},
+// A door is a kernel setting.
+type door struct {
+	file, value string
+	must        bool // with it open nothing runs
 }
 
-func shut() (errs []error) {
+// doors are kernel settings that nothing here needs open, in the order in
+// which they are shut. The first two cannot be opened again before the next
+// boot, and the next boot begins at the BMC: what was measured is what runs
+// for as long as they are shut.
+var doors = []door{
+	{"/proc/sys/kernel/kexec_load_disabled", "1", true},
+	{"/proc/sys/kernel/modules_disabled", "1", true},
+	{"/sys/kernel/security/lockdown", "integrity", false},
+	{"/proc/sys/kernel/sysrq", "0", false},
+	{"/proc/sys/kernel/kptr_restrict", "2", false},
+	{"/proc/sys/kernel/dmesg_restrict", "1", false},
+	{"/proc/sys/kernel/unprivileged_bpf_disabled", "1", false},
+	{"/proc/sys/net/core/bpf_jit_harden", "2", false},
+	{"/proc/sys/kernel/yama/ptrace_scope", "3", false},
+	{"/proc/sys/fs/protected_symlinks", "1", false},
+	{"/proc/sys/fs/protected_hardlinks", "1", false},
+	{"/proc/sys/fs/suid_dumpable", "0", false},
+	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", false}, // nobody uses it yet, and any neighbour could configure it
+	{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", false},
+	{"/proc/sys/net/ipv4/conf/all/accept_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/all/send_redirects", "0", false},
+	{"/proc/sys/net/ipv4/conf/all/rp_filter", "1", false},
+	{"/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts", "1", false},
+}
+
+// shut shuts the doors below root, all of them whatever happens to one. open is
+// not nil when one is open, or not to be found, that must be shut.
+func shut(root string) (warnings []error, open error) {
 	for _, d := range doors {
-		if err := os.WriteFile(d.file, []byte(d.value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("set %s to %s: %w", d.file, d.value, err))
+		err := set(path.Join(root, d.file), d.value)
+		switch {
+		case err == nil:
+		case d.must:
+			open = errors.Join(open, fmt.Errorf("set %s to %s: %w", d.file, d.value, err))
+		case !errors.Is(err, os.ErrNotExist):
+			warnings = append(warnings, fmt.Errorf("set %s to %s: %w", d.file, d.value, err))
 		}
 	}
-	return errs
+	return warnings, open
+}
+
+// set writes to a file that is there.
+func set(name, value string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
