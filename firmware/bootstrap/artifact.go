@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
 )
@@ -113,6 +114,15 @@ func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string
 	if len(list) == 0 {
 		return stop("os.unreachable", "a mirror in the rack's list", "none", nil)
 	}
+	told := false
+	// A mirror that lied has not stopped the boot, and gets into the BMC's log, once.
+	tell := func(bad *errWrong) {
+		if bad != nil && !told {
+			told = true
+			b.report(ctx, wire.StageFailed, stop(wrong, string(want), string(bad.got), nil))
+			b.report(ctx, b.stage, nil)
+		}
+	}
 	return b.persist(ctx, "os.unreachable", func(ctx context.Context) error {
 		var errs []error
 		var bad *errWrong
@@ -121,6 +131,7 @@ func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string
 			m, err := b.Open(where)
 			if err == nil {
 				if err = get(ctx, m); err == nil {
+					tell(bad)
 					return nil
 				}
 			}
@@ -135,6 +146,7 @@ func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string
 		if liars == len(list) {
 			return stop(wrong, string(want), string(bad.got), errors.Join(errs...))
 		}
+		tell(bad)
 		return retry("os.unreachable", "", "", errors.Join(errs...))
 	})
 }

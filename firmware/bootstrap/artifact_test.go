@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 )
 
@@ -22,6 +23,18 @@ func TestMirrorsInOrder(t *testing.T) {
 		t.Errorf("the liar served %d bytes, the honest mirror %d", liar.served, honest.served)
 	}
 
+	refused := func() (n int) { // as a BMC logs it: when a stage failed by it
+		for _, r := range w.bmc.stages {
+			if r.stage == wire.StageFailed && r.failure.Reason.String() == "os.root" && r.failure.Expected.Len() > 0 && r.failure.Seen.Len() > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	if n := refused(); n != 1 {
+		t.Errorf("the BMC heard %d times of what the liar sent", n)
+	}
+
 	// Liars alone: named, and final. A liar and one that is down: perhaps later.
 	w = newWorld(t)
 	w.more(&fakeMirror{blobs: spoil(w.blobs, root)}, &fakeMirror{blobs: spoil(w.blobs, root)})
@@ -29,9 +42,15 @@ func TestMirrorsInOrder(t *testing.T) {
 	if f.Expected != string(root) || f.Seen == f.Expected || f.Seen == "" {
 		t.Errorf("%v does not say what was expected and seen", f)
 	}
+	if n := refused(); n != 1 {
+		t.Errorf("the BMC heard %d times of what liars sent", n)
+	}
 	w = newWorld(t)
 	w.more(&fakeMirror{blobs: spoil(w.blobs, root)}, &fakeMirror{err: errors.New("connection refused")})
 	w.mustStop("os.unreachable")
+	if n := refused(); n != 1 {
+		t.Errorf("the BMC heard %d times of what a liar sent while the other mirror is down", n)
+	}
 }
 
 // TestBrokenConnections goes on where the connection broke, with the next mirror.
