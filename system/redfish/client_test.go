@@ -214,7 +214,7 @@ func TestGofish(t *testing.T) {
 		t.Errorf("%d fans: %v", len(fans), err)
 	}
 	managers, err := c.Service.Managers()
-	if err != nil || len(managers) != 3 || !slices.ContainsFunc(managers, func(m *schemas.Manager) bool { return m.ManagerType == schemas.BMCManagerType }) {
+	if err != nil || len(managers) != 4 || !slices.ContainsFunc(managers, func(m *schemas.Manager) bool { return m.ManagerType == schemas.BMCManagerType }) {
 		t.Errorf("%d managers: %v", len(managers), err)
 	}
 	logs, err := one.LogServices()

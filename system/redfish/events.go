@@ -115,7 +115,7 @@ func (s *Service) eventRecord(e *entry) object {
 		c = &u.controller
 	}
 	return object{
-		"MemberId": "0", "EventType": "Event", "EventTimestamp": stamp(e.created), "MessageId": e.messageID(), "MessageArgs": []string{},
+		"MemberId": "0", "EventType": "Event", "EventTimestamp": stamp(e.created), "MessageId": e.messageID(), "MessageArgs": []string{e.message()},
 		"Message": e.message(), "MessageSeverity": e.severity(), "Severity": e.severity(), "Resolution": e.resolution(),
 		"OriginOfCondition": ref(s.origin(e)), "LogEntry": ref(logURI(c) + "/Entries/" + e.id),
 		"Oem": object{"Racklet": e.oem()},

@@ -32,7 +32,7 @@ func newFuzzService(f *testing.F) *fuzzService {
 		<-done
 		r.Close()
 	})
-	return &fuzzService{s}
+	return &fuzzService{s.Local("fuzzer")}
 }
 
 // try sends a request: the answer has a status of HTTP, JSON in it, and errors explain themselves.

@@ -4,17 +4,22 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"sort"
 	"strings"
+	"time"
 )
 
 const (
 	root    = "/redfish/v1"
 	maxBody = 64 << 10 // bytes of a request
+
+	bodyLimit  = 20 * time.Second // for a body to come
+	writeBound = 60 * time.Second // for an answer to be taken
 )
 
 // object is a JSON object.
@@ -37,7 +42,11 @@ type resource struct {
 	get   func(p []string) object // nil: there is none; called with the lock held for reading
 	patch func(w http.ResponseWriter, r *http.Request, p []string, body object)
 	post  func(w http.ResponseWriter, r *http.Request, p []string, body object)
-	raw   func(w http.ResponseWriter, r *http.Request, p []string) // answers GET by itself
+	// remove answers DELETE; there is something to delete, and If-Match holds.
+	remove func(w http.ResponseWriter, r *http.Request, p []string)
+	raw    func(w http.ResponseWriter, r *http.Request, p []string) // answers GET by itself
+
+	form string // of its URI, as it was added: what authorize goes by
 }
 
 func (res *resource) allow() string {
@@ -54,6 +63,9 @@ func (res *resource) allow() string {
 	if res.post != nil {
 		m = append(m, "POST")
 	}
+	if res.remove != nil {
+		m = append(m, "DELETE")
+	}
 	return strings.Join(m, ", ")
 }
 
@@ -68,6 +80,7 @@ type router struct{ byLength map[int][]route }
 
 func (t *router) add(uri string, res resource) {
 	segments := strings.Split(strings.TrimPrefix(uri, "/"), "/")
+	res.form = uri
 	if t.byLength == nil {
 		t.byLength = map[int][]route{}
 	}
@@ -93,40 +106,63 @@ next:
 	return nil, nil
 }
 
-// ServeHTTP answers one request.
-func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// allows reports whether a resource knows a method.
+func (res *resource) allows(method string) bool {
+	switch method {
+	case http.MethodGet:
+		return res.get != nil || res.raw != nil
+	case http.MethodHead:
+		return res.get != nil
+	case http.MethodPatch:
+		return res.patch != nil
+	case http.MethodPost:
+		return res.post != nil
+	case http.MethodDelete:
+		return res.remove != nil
+	}
+	return false
+}
+
+// serve answers one request of somebody; nil: of one who has not logged in.
+func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) {
 	h := w.Header()
-	h.Set("OData-Version", "4.0")
-	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
 	if v := r.Header.Get("OData-Version"); v != "" && v != "4.0" {
 		fail(w, http.StatusPreconditionFailed, msgODataVersion(v))
 		return
 	}
 	path := strings.TrimSuffix(r.URL.Path, "/")
 	res, p := s.routes.find(path)
-	if res == nil {
+	switch {
+	case res == nil && who == nil:
+		s.failLogin(w) // a stranger does not learn what there is
+		return
+	case res == nil:
 		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
 		return
 	}
-	h.Set("Allow", res.allow())
+	if !s.admit(w, res, p, who, r.Method) {
+		return
+	}
 	switch {
 	case (r.Method == http.MethodGet || r.Method == http.MethodHead) && res.get != nil:
-		s.serveGet(w, r, res, p, path)
-	case r.Method == http.MethodGet && res.raw != nil:
+		s.serveGet(w, r, res, p, path, who)
+	case r.Method == http.MethodGet:
 		res.raw(w, r, p)
-	case r.Method == http.MethodPatch && res.patch != nil:
-		s.servePatch(w, r, res, p)
-	case r.Method == http.MethodPost && res.post != nil:
+	case r.Method == http.MethodPatch:
+		s.servePatch(w, r, res, p, who)
+	case r.Method == http.MethodPost:
 		if body, ok := readBody(w, r); ok {
 			res.post(w, r, p, body)
 		}
-	default:
-		fail(w, http.StatusMethodNotAllowed, msgMethod(r.Method))
+	case r.Method == http.MethodDelete:
+		if s.current(w, r, res, p) {
+			h.Del("Allow")
+			res.remove(w, r, p)
+		}
 	}
 }
 
-func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource, p []string, path string) {
+func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource, p []string, path string, who *principal) {
 	if !acceptsJSON(r.Header.Values("Accept")) {
 		fail(w, http.StatusNotAcceptable, msgNotAcceptable())
 		return
@@ -139,6 +175,7 @@ func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource
 	s.mu.RLock()
 	o := res.get(p)
 	if o != nil {
+		q.may = func(res *resource, p []string) bool { return readableBy(who, res, p) }
 		o, m, status = q.apply(s, o, path)
 	}
 	s.mu.RUnlock()
@@ -154,25 +191,43 @@ func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource
 	s.write(w, r, http.StatusOK, o)
 }
 
-func (s *Service) servePatch(w http.ResponseWriter, r *http.Request, res *resource, p []string) {
+func (s *Service) servePatch(w http.ResponseWriter, r *http.Request, res *resource, p []string, who *principal) {
+	if !s.current(w, r, res, p) {
+		return
+	}
+	body, ok := readBody(w, r)
+	if !ok {
+		return
+	}
+	if authorize(who, res.form, p, r.Method) == partial {
+		for name := range body {
+			if !strings.HasPrefix(name, "@odata.") && !mayWrite(who, res.form, p, name) {
+				s.failPrivilege(w, who)
+				return
+			}
+		}
+	}
+	res.patch(w, r, p, body)
+}
+
+// current answers when there is no resource to change, or not the one that the client knows.
+func (s *Service) current(w http.ResponseWriter, r *http.Request, res *resource, p []string) bool {
 	s.mu.RLock()
 	o := res.get(p)
 	s.mu.RUnlock()
 	if o == nil {
 		w.Header().Del("Allow")
 		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
-		return
+		return false
 	}
 	if want := r.Header.Get("If-Match"); want != "" {
 		etag, _ := entityTag(o)
 		if !matches(want, etag) {
 			fail(w, http.StatusPreconditionFailed, msgPrecondition())
-			return
+			return false
 		}
 	}
-	if body, ok := readBody(w, r); ok {
-		res.patch(w, r, p, body)
-	}
+	return true
 }
 
 // answer sends a resource after a change.
@@ -283,11 +338,17 @@ func acceptsJSON(accept []string) bool {
 
 // readBody reads a JSON object. It answers by itself when there is none.
 func readBody(w http.ResponseWriter, r *http.Request) (object, bool) {
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(time.Now().Add(bodyLimit))
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
+	if big := new(http.MaxBytesError); errors.As(err, &big) {
 		fail(w, http.StatusRequestEntityTooLarge, msgTooLarge())
 		return nil, false
+	} else if err != nil {
+		fail(w, http.StatusRequestTimeout, msgMalformed())
+		return nil, false
 	}
+	c.SetReadDeadline(time.Time{})
 	if len(strings.TrimSpace(string(b))) == 0 && r.Method == http.MethodPost {
 		return object{}, true // an action without parameters
 	}
@@ -299,6 +360,9 @@ func readBody(w http.ResponseWriter, r *http.Request) (object, bool) {
 	if err := json.Unmarshal(b, &o); err != nil || o == nil {
 		fail(w, http.StatusBadRequest, msgMalformed())
 		return nil, false
+	}
+	if rec, ok := w.(*recorder); ok {
+		rec.entry.What = redact(o)
 	}
 	return o, true
 }

@@ -71,7 +71,9 @@ func (s *Service) enter(c *controller, e entry) {
 	}
 	c.log.add(e)
 	s.mu.Unlock()
-	s.events.send(s.eventRecord(&e))
+	record := s.eventRecord(&e)
+	s.events.send(record)
+	s.pushes.offer(&e, record)
 }
 
 // message is the entry in words.
@@ -222,7 +224,7 @@ func (s *Service) entryObject(c *controller, e *entry) object {
 	return object{
 		"@odata.type": "#LogEntry.v1_21_0.LogEntry", "@odata.id": logURI(c) + "/Entries/" + e.id,
 		"Id": e.id, "Name": "Log entry " + e.id, "EntryType": "Event", "Created": stamp(e.created),
-		"Severity": e.severity(), "Message": e.message(), "MessageId": e.messageID(), "MessageArgs": []string{},
+		"Severity": e.severity(), "Message": e.message(), "MessageId": e.messageID(), "MessageArgs": []string{e.message()},
 		"Resolution": e.resolution(), "Links": object{"OriginOfCondition": ref(s.origin(e))},
 		"Oem": object{"Racklet": e.oem()},
 	}

@@ -1,8 +1,6 @@
 package redfish
 
 import (
-	"net/http"
-
 	"github.com/racklet/racklet/firmware/wire"
 )
 
@@ -11,7 +9,7 @@ const rmcURI = root + "/Managers/rmc"
 func (s *Service) addManagers(t *router) {
 	uri := root + "/Managers"
 	t.add(uri, resource{get: func([]string) object {
-		ids := []string{"rmc"}
+		ids := []string{"rmc", "api"}
 		for _, u := range s.units {
 			ids = append(ids, bmcID(u))
 		}
@@ -74,25 +72,4 @@ func (s *Service) bmcManager(u *unit) object {
 			"Log": ref(logURI(&u.controller)),
 		}},
 	}
-}
-
-func (s *Service) addEvents(t *router) {
-	uri := root + "/EventService"
-	t.add(uri, resource{get: func([]string) object {
-		return object{
-			"@odata.type": "#EventService.v1_12_0.EventService", "@odata.id": uri, "Id": "EventService", "Name": "Events",
-			"ServiceEnabled": true, "Status": enabled(), "ServerSentEventUri": uri + "/SSE", "EventFormatTypes": []string{"Event"},
-			"DeliveryRetryAttempts": 0, "DeliveryRetryIntervalSeconds": 0, "RegistryPrefixes": []string{"Racklet"},
-			"ExcludeMessageId": false, "ExcludeRegistryPrefix": false, "IncludeOriginOfConditionSupported": false,
-			"SSEFilterPropertiesSupported": object{
-				"EventFormatType": false, "MessageId": false, "MetricReportDefinition": false, "OriginResource": false,
-				"RegistryPrefix": false, "ResourceType": false, "SubordinateResources": false,
-			},
-			"Subscriptions": ref(uri + "/Subscriptions"),
-		}
-	}})
-	t.add(uri+"/Subscriptions", resource{get: func([]string) object {
-		return members("EventDestinationCollection", uri+"/Subscriptions", "Subscriptions", nil)
-	}})
-	t.add(uri+"/SSE", resource{raw: func(w http.ResponseWriter, r *http.Request, _ []string) { s.serveSSE(w, r) }})
 }

@@ -202,6 +202,9 @@ func fail(w http.ResponseWriter, status int, messages ...message) {
 	h.Set("Content-Length", fmt.Sprint(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Del("ETag")
+	if rec, ok := w.(*recorder); ok {
+		rec.entry.Result = code
+	}
 	w.WriteHeader(status)
 	w.Write(body)
 }

@@ -96,7 +96,11 @@ func TestEveryResource(t *testing.T) {
 		if resp.StatusCode != 200 {
 			t.Errorf("GET %s/: %d", uri, resp.StatusCode)
 		}
+		allowed := resp.Header.Get("Allow")
 		for _, method := range []string{"PUT", "DELETE", "POST", "TRACE"} {
+			if strings.Contains(allowed, method) {
+				continue
+			}
 			resp, body := s.do(method, uri, "")
 			allow := resp.Header.Get("Allow")
 			if resp.StatusCode != 405 || !strings.HasPrefix(allow, "GET, HEAD") || strings.Contains(allow, method) {
@@ -191,6 +195,10 @@ func newLocal(t *testing.T, dir string) *local {
 				l.missing[file] = map[string]any{}
 			}
 			base, _, _ := strings.Cut(file, ".")
+			if base == "Privileges" { // an enumeration
+				l.missing[file][name] = map[string]any{"enum": []any{"Login", "ConfigureSelf", "ConfigureUsers", "ConfigureManager", "ConfigureComponents", "NoAuth"}}
+				continue
+			}
 			if _, err := os.Stat(filepath.Join(dir, base+".json")); err == nil {
 				l.missing[file][name] = false
 			} else {

@@ -13,6 +13,8 @@ type query struct {
 	only      bool
 	expand    byte // 0, '.', '*' or '~'
 	choose    []string
+	// may says whether a resource may be read by who asks: what cannot be read cannot be expanded.
+	may func(*resource, []string) bool
 }
 
 func parseQuery(raw string) (q query, m message, status int) {
@@ -70,7 +72,7 @@ func (q *query) apply(s *Service, o object, path string) (object, message, int) 
 	}
 	if q.only && len(members) == 1 {
 		uri, _ := members[0]["@odata.id"].(string)
-		if one := s.lookup(uri); one != nil {
+		if one := q.lookup(s, uri); one != nil {
 			o, members, isCollection = one, nil, false
 		}
 	}
@@ -88,12 +90,12 @@ func (q *query) apply(s *Service, o object, path string) (object, message, int) 
 		for name, v := range o {
 			if name == "Links" {
 				if in, ok := v.(object); ok && q.expand != '.' {
-					o[name] = s.expandIn(in)
+					o[name] = q.expandIn(s, in)
 				}
 				continue
 			}
 			if q.expand != '~' {
-				o[name] = s.expand(v)
+				o[name] = q.expandOne(s, v)
 			}
 		}
 	}
@@ -103,36 +105,36 @@ func (q *query) apply(s *Service, o object, path string) (object, message, int) 
 	return o, message{}, 0
 }
 
-func (s *Service) expandIn(in object) object {
+func (q *query) expandIn(s *Service, in object) object {
 	out := make(object, len(in))
 	for k, v := range in {
-		out[k] = s.expand(v)
+		out[k] = q.expandOne(s, v)
 	}
 	return out
 }
 
-// expand puts resources in the place of references to them.
-func (s *Service) expand(v any) any {
+// expandOne puts resources in the place of references to them.
+func (q *query) expandOne(s *Service, v any) any {
 	switch v := v.(type) {
 	case object:
 		if uri, ok := v["@odata.id"].(string); ok && len(v) == 1 {
-			if o := s.lookup(uri); o != nil {
+			if o := q.lookup(s, uri); o != nil {
 				return o
 			}
 		}
 	case []object:
 		out := make([]object, len(v))
 		for i, e := range v {
-			out[i], _ = s.expand(e).(object)
+			out[i], _ = q.expandOne(s, e).(object)
 		}
 		return out
 	}
 	return v
 }
 
-func (s *Service) lookup(uri string) object {
+func (q *query) lookup(s *Service, uri string) object {
 	res, p := s.routes.find(uri)
-	if res == nil || res.get == nil {
+	if res == nil || res.get == nil || !q.may(res, p) {
 		return nil
 	}
 	return res.get(p)

@@ -53,7 +53,7 @@ func start(t *testing.T, o redfish.Options) *service {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	server := httptest.NewServer(s)
+	server := httptest.NewServer(s.Local("tester"))
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -68,7 +68,7 @@ func start(t *testing.T, o redfish.Options) *service {
 			Members []struct{ Status struct{ State string } }
 		}
 		v.get("/redfish/v1/Managers?$expand=.", &all)
-		return len(all.Members) == len(o.Units)+1 && !slices.ContainsFunc(all.Members, func(m struct{ Status struct{ State string } }) bool {
+		return len(all.Members) == len(o.Units)+2 && !slices.ContainsFunc(all.Members, func(m struct{ Status struct{ State string } }) bool {
 			return m.Status.State != "Enabled"
 		})
 	})
@@ -462,11 +462,12 @@ func benchmark(b *testing.B, uri string) {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	defer func() { cancel(); <-done; r.Close() }()
+	h := s.Local("benchmark")
 	req := httptest.NewRequest("GET", uri, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
-		if s.ServeHTTP(w, req); w.Code != 200 {
+		if h.ServeHTTP(w, req); w.Code != 200 {
 			b.Fatal(w.Body)
 		}
 	}

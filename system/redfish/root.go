@@ -15,18 +15,15 @@ func (s *Service) table() router {
 	fixed(root, s.serviceRoot)
 	fixed(root+"/odata", s.serviceDocument)
 	t.add(root+"/$metadata", resource{raw: func(w http.ResponseWriter, _ *http.Request, _ []string) { serveMetadata(w) }})
-	fixed(root+"/SessionService", func() object {
-		return object{"@odata.type": "#SessionService.v1_2_0.SessionService", "@odata.id": root + "/SessionService", "Id": "SessionService",
-			"Name": "Sessions", "ServiceEnabled": false, "Status": object{"State": "Disabled"}, "Sessions": ref(root + "/SessionService/Sessions")}
-	})
-	fixed(root+"/SessionService/Sessions", func() object {
-		return members("SessionCollection", root+"/SessionService/Sessions", "Sessions", nil)
-	})
 	s.addSystems(&t)
 	s.addChassis(&t)
+	s.addManagement(&t)
 	s.addManagers(&t)
-	s.addEvents(&t)
 	s.addIntegrity(&t)
+	s.addAccounts(&t)
+	s.addSessions(&t)
+	s.addRegistries(&t)
+	s.addSubscriptions(&t)
 	return t
 }
 
@@ -48,8 +45,9 @@ func (s *Service) serviceRoot() object {
 		"RedfishVersion": "1.22.0", "UUID": s.o.Rack.Spec.ID, "Product": "Racklet", "Vendor": "Racklet",
 		"Systems": ref(root + "/Systems"), "Chassis": ref(root + "/Chassis"), "Managers": ref(root + "/Managers"),
 		"EventService": ref(root + "/EventService"), "ComponentIntegrity": ref(root + "/ComponentIntegrity"),
-		"SessionService": ref(root + "/SessionService"),
-		"Links":          object{"Sessions": ref(root + "/SessionService/Sessions")},
+		"SessionService": ref(sessionServiceURI), "AccountService": ref(accountServiceURI), "CertificateService": ref(certificateServiceURI),
+		"Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
+		"Links": object{"Sessions": ref(root + "/SessionService/Sessions")},
 		"ProtocolFeaturesSupported": object{
 			"ExpandQuery": object{"ExpandAll": true, "Levels": false, "Links": true, "NoLinks": true},
 			"FilterQuery": false, "OnlyMemberQuery": true, "SelectQuery": true, "TopSkipQuery": true, "ExcerptQuery": false,
@@ -59,7 +57,7 @@ func (s *Service) serviceRoot() object {
 
 func (s *Service) serviceDocument() object {
 	list := []object{{"name": "Service", "kind": "Singleton", "url": root + "/"}}
-	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService"} {
+	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService", "AccountService", "CertificateService", "Registries", "JsonSchemas"} {
 		list = append(list, object{"name": name, "kind": "Singleton", "url": root + "/" + name})
 	}
 	return object{"@odata.context": root + "/$metadata", "value": list}
@@ -72,7 +70,11 @@ var schemas = []string{
 	"ComponentIntegrity.v1_3_2", "SessionService.v1_2_0", "SessionCollection", "LogServiceCollection", "LogService.v1_9_0",
 	"LogEntryCollection", "LogEntry.v1_21_0", "BootOptionCollection", "BootOption.v1_0_6", "ActionInfo.v1_5_0",
 	"EnvironmentMetrics.v1_5_0", "SensorCollection", "Sensor.v1_12_0", "PowerSubsystem.v1_1_3", "ThermalSubsystem.v1_5_0",
-	"ThermalMetrics.v1_3_2", "FanCollection", "Fan.v1_6_0", "Event.v1_13_0",
+	"ThermalMetrics.v1_3_2", "FanCollection", "Fan.v1_6_0", "Event.v1_13_0", "AccountService.v1_18_1", "ManagerAccountCollection",
+	"ManagerAccount.v1_14_1", "RoleCollection", "Role.v1_3_3", "Session.v1_8_0", "CertificateService.v1_2_1", "CertificateCollection",
+	"Certificate.v1_11_0", "ManagerNetworkProtocol.v1_12_0", "EventDestination.v1_16_0", "MessageRegistryFileCollection",
+	"MessageRegistryFile.v1_1_5", "MessageRegistry.v1_7_0", "PrivilegeRegistry.v1_2_0", "JsonSchemaFileCollection", "JsonSchemaFile.v1_1_5",
+	"Message.v1_3_0",
 }
 
 func serveMetadata(w http.ResponseWriter) {

@@ -13,8 +13,10 @@
 // the controller and are read back. A silent controller keeps its last values, with Status.State
 // "UnavailableOffline" and their age, and is never dropped; it does not delay the others.
 //
-// The package does not listen: whoever wires it gives it a socket and decides who may
-// connect. docs/redfish.md describes the resources and every Oem property.
+// The package opens no port: whoever wires it gives it listeners. ServeLocal is for a private
+// socket of the user who owns the rack, ServeTLS for the network, where each request is held
+// against the privilege registry (privilege.go) and each change goes to the audit log.
+// docs/redfish.md describes the resources and every Oem property.
 package redfish
 
 import (
@@ -29,6 +31,8 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/firmware/wire/link"
 	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/system/redfish/access"
+	"github.com/racklet/racklet/system/redfish/audit"
 )
 
 // Options of a Service.
@@ -44,6 +48,11 @@ type Options struct {
 	Log     *slog.Logger // never nil
 	Clock   Clock        // nil: the system's
 	Link    link.Options // zero: 700 ms per attempt, two attempts
+
+	Dir          string      // private directory for accounts, TLS key, audit log and subscriptions; "": nothing is kept
+	Hosts        []string    // names and addresses by which ServeTLS is reached, for the certificate
+	AllowTLS12   bool        // else TLS 1.3 alone
+	PasswordCost access.Cost // zero: access.DefaultCost
 }
 
 // Clock tells the time. Tests have their own.
@@ -73,13 +82,19 @@ type Service struct {
 	routes router
 	start  time.Time
 
-	events *broadcast
+	events    *broadcast
+	access    *access.Store
+	audit     *audit.Log
+	identity  *identity
+	pushes    *pushes
+	strangers allowance
 
 	mu    sync.RWMutex // guards what follows, and the mutable part of controllers
 	rmc   controller
 	rack  wire.RackState
 	rules wire.Policies
 	units []*unit // by slot
+	port  int     // of ServeTLS; 0: it does not listen
 }
 
 // controller is what the service knows of a BMC or of the RMC itself.
@@ -140,6 +155,19 @@ func New(o Options) (*Service, error) {
 		s.units = append(s.units, u)
 	}
 	sortUnits(s.units)
+	var err error
+	if s.access, err = access.Open(access.Options{Dir: o.Dir, Clock: o.Clock, Cost: o.PasswordCost}); err != nil {
+		return nil, err
+	}
+	if s.audit, err = audit.Open(o.Dir); err != nil {
+		return nil, err
+	}
+	if s.identity, err = newIdentity(o.Dir, o.Hosts, o.Clock); err != nil {
+		return nil, err
+	}
+	if s.pushes, err = openPushes(s); err != nil {
+		return nil, err
+	}
 	s.routes = s.table()
 	s.conn = link.New(o.Line, wire.EIDManagement, o.Link)
 	return s, nil
@@ -167,6 +195,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer cancel()
 	var wait sync.WaitGroup
 	wait.Go(func() { s.pollRMC(ctx) })
+	wait.Go(func() { s.pushes.run(ctx) })
 	for _, u := range s.units {
 		wait.Go(func() { s.pollUnit(ctx, u) })
 		wait.Go(func() { s.pollConsole(ctx, u) })
@@ -181,6 +210,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.conn.Close()
 	wait.Wait()
 	s.events.close()
+	s.audit.Close()
 	for _, u := range s.units {
 		u.console.close()
 	}

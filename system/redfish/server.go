@@ -1,0 +1,115 @@
+package redfish
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Limits of a listener.
+const (
+	maxConnections = 256 // idle ones give way to new ones
+	headerLimit    = 10 * time.Second
+	idleLimit      = 90 * time.Second
+	maxHeader      = 16 << 10 // bytes
+)
+
+// ServeTLS serves the network on a listener until ctx ends, by TLS alone. It closes the listener.
+func (s *Service) ServeTLS(ctx context.Context, l net.Listener) error {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		s.mu.Lock()
+		s.port = a.Port
+		s.mu.Unlock()
+	}
+	return s.listen(ctx, tls.NewListener(l, s.identity.config(s.access.UsesCertificates, s.o.AllowTLS12)), s)
+}
+
+// ServeLocal serves the owner of the rack on a private socket until ctx ends. It closes the listener.
+func (s *Service) ServeLocal(ctx context.Context, l net.Listener) error {
+	name := "owner"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return s.listen(ctx, l, s.Local(name))
+}
+
+func (s *Service) listen(ctx context.Context, l net.Listener, h http.Handler) error {
+	c := &connections{most: maxConnections, open: map[net.Conn]time.Time{}}
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader, ConnState: c.note,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: peerContext, ErrorLog: serverLog(s.log),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// serverLog takes what the server says of broken connections, which strangers can cause at will.
+func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
+
+// connections bounds the connections of a listener. When there are too many, the one that has waited
+// longest without a request is closed, so that idle ones never keep others out.
+type connections struct {
+	most int
+	mu   sync.Mutex
+	open map[net.Conn]time.Time // since when it waits; zero: it is at work
+}
+
+func (c *connections) note(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateActive:
+		c.open[conn] = time.Time{}
+	case http.StateIdle:
+		c.open[conn] = time.Now()
+	case http.StateClosed, http.StateHijacked:
+		delete(c.open, conn)
+	case http.StateNew:
+		c.open[conn] = time.Now()
+		if len(c.open) <= c.most {
+			return
+		}
+		oldest := conn
+		for other, since := range c.open {
+			if !since.IsZero() && since.Before(c.open[oldest]) {
+				oldest = other
+			}
+		}
+		delete(c.open, oldest)
+		go oldest.Close() // TLS says goodbye, which may take a while
+	}
+}
+
+type peerKey struct{}
+
+// peerContext notes which user of the operating system is at the other end of a Unix socket.
+func peerContext(ctx context.Context, c net.Conn) context.Context {
+	if u, ok := c.(*net.UnixConn); ok {
+		if uid, ok := peerUser(u); ok {
+			return context.WithValue(ctx, peerKey{}, userName(strconv.Itoa(uid)))
+		}
+	}
+	return ctx
+}
+
+// loopback says whether a host is this machine.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
