@@ -32,6 +32,7 @@ func LookupReason(name string) (Reason, bool) {
 var Reasons = []Reason{
 	{"bmc.implausible", "what the BMC says contradicts itself, so it is not believed", "Restart the BMC; if it comes back, exchange the BMC board. The unit runs on meanwhile."},
 	{"bmc.store", "the BMC could not write to its flash", "Power-cycle the tray; if it comes back, the flash is worn out: exchange the BMC board and provision the new one."},
+	{"board.identity", "the EEPROM of a controller's board holds no readable identity record", "Everything works without it; only manufacturer and serial number are not known. Provision the board again, or exchange the EEPROM."},
 	{"boot.config", "the BMC holds no usable boot configuration", "Provision the BMC again: its record is missing, too long or not from this version."},
 	{"boot.inband", "stage 1 cannot reach its BMC over the in-band link", "Check the in-band cable (the virtio-serial port racklet.bmc on a virtual unit), then power-cycle the unit."},
 	{"boot.internal", "stage 1 met an error that none of its checks names", "Read the unit's console, and power-cycle; if it comes back, report it with the console's text."},

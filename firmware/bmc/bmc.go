@@ -155,6 +155,10 @@ type BMC struct {
 	// Measurements: measure.go
 	registers [registerCount]trust.Register
 
+	// The board's identity as a FRU table: identity.go
+	fru    [wire.MaxFRUTable]byte
+	fruLen int // 0: there is none
+
 	// Rings: event.go, console.go
 	events    [eventRing]wire.Event
 	eventSeq  uint32 // of the newest

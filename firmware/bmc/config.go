@@ -75,6 +75,7 @@ type Ports struct {
 	LED         driver.Output // identify LED
 	Meter       driver.PowerMeter
 	Thermometer driver.Thermometer
+	Identity    driver.Identity // the board's EEPROM
 }
 
 // Errors of New, Provision and WriteSlot.

@@ -39,6 +39,9 @@ var rules = [...]rule{
 	{wire.TypeMonitor, wire.CmdGetPDRInfo, anySide, getPDRInfo},
 	{wire.TypeMonitor, wire.CmdGetPDR, anySide, getPDR},
 
+	{wire.TypeFRU, wire.CmdGetFRUMetadata, anySide, getFRUMetadata},
+	{wire.TypeFRU, wire.CmdGetFRUTable, anySide, getFRUTable},
+
 	{wire.TypeOEM, wire.CmdGetBootConfig, inBand | onDebug, getBootConfig},
 	{wire.TypeOEM, wire.CmdReportStage, inBand, reportStage},
 	{wire.TypeOEM, wire.CmdExtendMeasurement, inBand, extendMeasurement},

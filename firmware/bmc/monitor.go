@@ -20,6 +20,7 @@ var versions = [...]struct {
 }{
 	{wire.TypeBase, wire.VersionBase},
 	{wire.TypeMonitor, wire.VersionMonitor},
+	{wire.TypeFRU, wire.VersionFRU},
 	{wire.TypeOEM, wire.VersionOEM},
 }
 

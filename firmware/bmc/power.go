@@ -17,6 +17,7 @@ func (b *BMC) start() {
 	b.restarts++
 	b.keepCounters()
 	b.event(wire.EventRestart, 0, "", nil)
+	b.readIdentity()
 	b.setLED()
 	b.since, b.openedAt, b.stageSince, b.checkpoint = b.now, b.now, b.now, b.now
 	if b.ports.ResetSeen != nil {

@@ -193,23 +193,24 @@ func (t *thermometer) ReadTemperature() (int32, error) { return t.t, t.err }
 
 // rig is a BMC on a bench: a flash, pins, and a rail that follows the switch.
 type rig struct {
-	t       testing.TB
-	flash   *flashModel
-	cfg     Config
-	b       *BMC
-	now     uint64
-	sw      pin
-	good    pin
-	reset   pin
-	seen    pin
-	led     pin
-	meter   meter
-	heat    thermometer
-	railBad bool // power-good does not follow the switch
-	grant   bool // an RMC that grants what is asked
-	silent  bool // an RMC that does not even poll
-	resp    [wire.MaxMessage]byte
-	code    wire.Code // of the last call
+	t        testing.TB
+	flash    *flashModel
+	cfg      Config
+	b        *BMC
+	now      uint64
+	sw       pin
+	good     pin
+	reset    pin
+	seen     pin
+	led      pin
+	meter    meter
+	heat     thermometer
+	identity fakeIdentity
+	railBad  bool // power-good does not follow the switch
+	grant    bool // an RMC that grants what is asked
+	silent   bool // an RMC that does not even poll
+	resp     [wire.MaxMessage]byte
+	code     wire.Code // of the last call
 }
 
 // seed makes keys that are the same in every run.
@@ -314,7 +315,7 @@ func (r *rig) boot() {
 func (r *rig) ports() Ports {
 	return Ports{
 		Flash: r.flash, Switch: &r.sw, PowerGood: &r.good, UnitReset: &r.reset, ResetSeen: &r.seen, LED: &r.led,
-		Meter: &r.meter, Thermometer: &r.heat,
+		Meter: &r.meter, Thermometer: &r.heat, Identity: &r.identity,
 	}
 }
 

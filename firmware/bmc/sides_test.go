@@ -34,6 +34,10 @@ func valid(r *rig, kind, command uint8) []byte {
 		case wire.CmdGetPDR:
 			return wire.AppendGetPDR(nil, 0)
 		}
+	case wire.TypeFRU:
+		if command == wire.CmdGetFRUTable {
+			return wire.AppendGetFRUTable(nil)
+		}
 	case wire.TypeOEM:
 		switch command {
 		case wire.CmdGetBootConfig:
@@ -85,6 +89,8 @@ func TestSides(t *testing.T) {
 			}
 		case wire.TypeMonitor:
 			return wire.MonitorSides(command)
+		case wire.TypeFRU:
+			return wire.FRUSides(command)
 		case wire.TypeOEM:
 			return wire.Sides(command)
 		}
@@ -119,7 +125,7 @@ func TestSides(t *testing.T) {
 					if code != wire.CodeWrongSide || len(rest) != 0 {
 						t.Errorf("%v, type %#x, command %#x: %v, want wrong side", side, k, c, code)
 					}
-				case k == wire.TypeBase || k == wire.TypeMonitor || k == wire.TypeOEM:
+				case k == wire.TypeBase || k == wire.TypeMonitor || k == wire.TypeFRU || k == wire.TypeOEM:
 					if code != wire.CodeUnsupported {
 						t.Errorf("%v, type %#x, command %#x: %v, want unsupported", side, k, c, code)
 					}

@@ -38,6 +38,9 @@ var monitored = map[uint8]string{
 	wire.CmdSetStateEffecter: "-bd", wire.CmdGetStateEffecter: "ibd", wire.CmdGetPDRInfo: "ibd", wire.CmdGetPDR: "ibd",
 }
 
+// identified is the same for FRU data.
+var identified = map[uint8]string{wire.CmdGetFRUMetadata: "ibd", wire.CmdGetFRUTable: "ibd"}
+
 func from(table map[uint8]string, command uint8, side wire.Side) bool {
 	return strings.IndexByte(table[command], "ibd"[side]) >= 0
 }
@@ -83,6 +86,8 @@ func BMC(t *testing.T, l BMCLines) {
 				return c >= wire.CmdSetTID && c <= wire.CmdGetCommands
 			case wire.TypeMonitor:
 				return from(monitored, c, p.side)
+			case wire.TypeFRU:
+				return from(identified, c, p.side)
 			}
 			return from(accepted, c, p.side)
 		})
@@ -90,6 +95,7 @@ func BMC(t *testing.T, l BMCLines) {
 	each("sides", sides)
 	each("state", func(t *testing.T, p *probe) { state(t, p, l.Slot) })
 	each("sensors", bmcSensors)
+	each("identity", identity)
 	each("evidence", evidence)
 	each("slots", func(t *testing.T, p *probe) {
 		if _, err := wire.ParseSlots(p.oem(t, wire.CmdGetSlots, nil)); err != nil {

@@ -29,7 +29,7 @@ func discovery(t *testing.T, p *probe, commands func(kind, command uint8) bool) 
 		t.Fatal(err)
 	}
 	for kind := range uint8(64) {
-		want := kind == wire.TypeBase || kind == wire.TypeMonitor || kind == wire.TypeOEM
+		want := kind == wire.TypeBase || kind == wire.TypeMonitor || kind == wire.TypeFRU || kind == wire.TypeOEM
 		if want && !types.Has(kind) {
 			t.Errorf("type %d is missing", kind)
 		}
@@ -62,7 +62,7 @@ func discovery(t *testing.T, p *probe, commands func(kind, command uint8) bool) 
 		p.want(t, wire.CodeBaseUnknownVersion, wire.TypeBase, wire.CmdGetCommands, wire.AppendGetCommandsRequest(nil, kind, version+1))
 	}
 	p.want(t, wire.CodeInvalidType, 0x3E, 0x01, nil)
-	for _, kind := range []uint8{wire.TypeBase, wire.TypeMonitor, wire.TypeOEM} {
+	for _, kind := range []uint8{wire.TypeBase, wire.TypeMonitor, wire.TypeFRU, wire.TypeOEM} {
 		p.want(t, wire.CodeUnsupported, kind, 0x7F, nil)
 	}
 	p.want(t, wire.CodeInvalidLength, wire.TypeBase, wire.CmdGetTID, []byte{0})

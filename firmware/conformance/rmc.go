@@ -30,6 +30,8 @@ func RMC(t *testing.T, l RMCLines) {
 				return c >= wire.CmdSetTID && c <= wire.CmdGetCommands
 			case wire.TypeMonitor:
 				return c == wire.CmdGetSensorReading || c == wire.CmdGetStateSensor || c == wire.CmdGetPDRInfo || c == wire.CmdGetPDR
+			case wire.TypeFRU:
+				return c == wire.CmdGetFRUMetadata || c == wire.CmdGetFRUTable
 			}
 			return rmcCommands[c]
 		})
@@ -74,6 +76,7 @@ func RMC(t *testing.T, l RMCLines) {
 			need(t, all, wire.PDRNumericSensor, wire.SensorFan+uint16(i), "fan")
 		}
 	})
+	t.Run("identity", func(t *testing.T) { identity(t, p) })
 	t.Run("policies", func(t *testing.T) { rmcPolicies(t, p) })
 	t.Run("LEDs", func(t *testing.T) {
 		for _, slot := range l.Present {

@@ -14,6 +14,12 @@ var ErrNoDevice = errors.New("no device")
 // ErrOutOfRange is returned by a Flash for an access beyond its size or, for Erase, one that is not sector aligned.
 var ErrOutOfRange = errors.New("out of range")
 
+// ErrEmpty is returned by an Identity whose chip was never written, ErrDamaged by one whose record does not pass its check.
+var (
+	ErrEmpty   = errors.New("nothing was ever written")
+	ErrDamaged = errors.New("record is damaged")
+)
+
 // SectorSize is the erase unit of every Flash here, in bytes (4 KiB, as in every common SPI NOR chip).
 const SectorSize = 4096
 
@@ -60,4 +66,11 @@ type PowerMeter interface {
 // Thermometer measures one temperature in thousandths of a degree Celsius.
 type Thermometer interface {
 	ReadTemperature() (milliCelsius int32, err error)
+}
+
+// Identity is a board's identity record: who made it, and which one it is. ReadIdentity puts its fields into dst, type (1
+// byte), length (1), value each, as a general FRU record of DSP0257 has them, and returns their length. Errors: ErrEmpty,
+// ErrDamaged, ErrOutOfRange when dst is too short, else the bus's own.
+type Identity interface {
+	ReadIdentity(dst []byte) (n int, err error)
 }

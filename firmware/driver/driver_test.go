@@ -22,6 +22,7 @@ import (
 var (
 	_ driver.PowerMeter  = (*ina228.Device)(nil)
 	_ driver.Thermometer = (*tmp117.Device)(nil)
+	_ driver.Identity    = (*eeprom.Device)(nil)
 )
 
 func TestSectorSizeIsAPowerOfTwo(t *testing.T) {

@@ -24,6 +24,8 @@ var rules = [...]rule{
 	{wire.TypeMonitor, wire.CmdGetStateSensor, getStateSensor},
 	{wire.TypeMonitor, wire.CmdGetPDRInfo, getPDRInfo},
 	{wire.TypeMonitor, wire.CmdGetPDR, getPDR},
+	{wire.TypeFRU, wire.CmdGetFRUMetadata, getFRUMetadata},
+	{wire.TypeFRU, wire.CmdGetFRUTable, getFRUTable},
 	{wire.TypeOEM, wire.CmdReadEvents, readEvents},
 	{wire.TypeOEM, wire.CmdSetTime, setTime},
 	{wire.TypeOEM, wire.CmdGetTime, getTime},
@@ -37,7 +39,7 @@ var rules = [...]rule{
 var types = [...]struct {
 	kind    uint8
 	version uint32
-}{{wire.TypeBase, wire.VersionBase}, {wire.TypeMonitor, wire.VersionMonitor}, {wire.TypeOEM, wire.VersionOEM}}
+}{{wire.TypeBase, wire.VersionBase}, {wire.TypeMonitor, wire.VersionMonitor}, {wire.TypeFRU, wire.VersionFRU}, {wire.TypeOEM, wire.VersionOEM}}
 
 func versionOf(kind uint8) (uint32, bool) {
 	for _, t := range types {

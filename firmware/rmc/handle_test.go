@@ -32,10 +32,10 @@ func TestBaseCommands(t *testing.T) {
 	}
 	code, out := g.call(wire.TypeBase, wire.CmdGetTypes, nil)
 	types, err := wire.ParseGetTypesResponse(out)
-	if code != wire.CodeSuccess || err != nil || !types.Has(wire.TypeBase) || !types.Has(wire.TypeMonitor) || !types.Has(wire.TypeOEM) || types.Has(wire.TypeFRU) {
+	if code != wire.CodeSuccess || err != nil || !types.Has(wire.TypeBase) || !types.Has(wire.TypeMonitor) || !types.Has(wire.TypeOEM) || !types.Has(wire.TypeFRU) || types.Has(wire.TypeUpdate) {
 		t.Errorf("GetTypes: %v % x", code, out)
 	}
-	for kind, version := range map[uint8]uint32{wire.TypeBase: wire.VersionBase, wire.TypeMonitor: wire.VersionMonitor, wire.TypeOEM: wire.VersionOEM} {
+	for kind, version := range map[uint8]uint32{wire.TypeBase: wire.VersionBase, wire.TypeMonitor: wire.VersionMonitor, wire.TypeFRU: wire.VersionFRU, wire.TypeOEM: wire.VersionOEM} {
 		code, out := g.call(wire.TypeBase, wire.CmdGetVersion, wire.AppendGetVersionRequest(nil, kind))
 		if v, err := wire.ParseGetVersionResponse(out); code != wire.CodeSuccess || err != nil || v != version {
 			t.Errorf("GetVersion %d: %v %x %v", kind, code, v, err)
@@ -57,7 +57,7 @@ func TestBaseCommands(t *testing.T) {
 		req           []byte
 		want          wire.Code
 	}{
-		"unknown type":          {wire.TypeFRU, 1, nil, wire.CodeInvalidType},
+		"unknown type":          {wire.TypeUpdate, 1, nil, wire.CodeInvalidType},
 		"GetTID with data":      {wire.TypeBase, wire.CmdGetTID, []byte{1}, wire.CodeInvalidLength},
 		"version of no type":    {wire.TypeBase, wire.CmdGetVersion, wire.AppendGetVersionRequest(nil, 9), wire.CodeBaseUnknownType},
 		"short request":         {wire.TypeBase, wire.CmdGetVersion, []byte{1}, wire.CodeInvalidLength},

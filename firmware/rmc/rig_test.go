@@ -112,6 +112,7 @@ type rig struct {
 	rpm       [2]uint32
 	stuck     [2]bool
 	fansLost  bool
+	identity  fakeIdentity
 
 	lineIn  wire.Deframer
 	answers wire.Assembler
@@ -158,7 +159,7 @@ func newRig(t testing.TB) *rig {
 	g.power = driver.Power{Millivolts: 20_000, Milliwatts: 5_000}
 	g.answers.Own = wire.EIDManagement
 	g.cfg = rmc.Config{Slots: 5, Fans: 2}
-	g.ports = rmc.Ports{Bus: &g.toBus, Management: &g.toLine, Meter: g, Inlet: g, Fans: g}
+	g.ports = rmc.Ports{Bus: &g.toBus, Management: &g.toLine, Meter: g, Inlet: g, Fans: g, Identity: &g.identity}
 	for i := range g.bmcs {
 		g.bmcs[i] = &bmc{}
 		g.bmcs[i].port = wire.Port{Own: wire.BMC(uint8(i + 1)), Slot: uint8(i + 1)}
@@ -283,6 +284,17 @@ func (g *rig) set(edit func(p *wire.Policies)) {
 // count returns how many events the ring holds of a kind and code, slot 0 for any.
 func (g *rig) count(kind wire.EventKind, slot uint8, code uint16) (n int) {
 	g.t.Helper()
+	for _, e := range g.events() {
+		if e.Kind == kind && (slot == 0 || e.Slot == slot) && e.Code == code {
+			n++
+		}
+	}
+	return n
+}
+
+// events reads the whole ring.
+func (g *rig) events() (all []wire.Event) {
+	g.t.Helper()
 	for after := uint32(0); ; {
 		c, out := g.call(wire.TypeOEM, wire.CmdReadEvents, wire.AppendReadEvents(nil, after))
 		if c != wire.CodeSuccess {
@@ -296,15 +308,13 @@ func (g *rig) count(kind wire.EventKind, slot uint8, code uint16) (n int) {
 		before := after
 		for events.Next(&e) {
 			after = e.Sequence
-			if e.Kind == kind && (slot == 0 || e.Slot == slot) && e.Code == code {
-				n++
-			}
+			all = append(all, e)
 		}
 		if err := events.Err(); err != nil {
 			g.t.Fatal(err)
 		}
 		if after == before {
-			return n
+			return all
 		}
 	}
 }

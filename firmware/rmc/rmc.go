@@ -82,6 +82,7 @@ type Ports struct {
 	Meter      driver.PowerMeter
 	Inlet      driver.Thermometer
 	Fans       Fans
+	Identity   driver.Identity              // the board's EEPROM
 	Present    [wire.MaxSlots]driver.Input  // of slot n at index n-1
 	LED        [wire.MaxSlots]driver.Output // identify LED of slot n at index n-1
 }
@@ -213,6 +214,8 @@ type RMC struct {
 	worn      bool
 	resets    uint32
 	leds      uint16
+	fru       [wire.MaxFRUTable]byte // the board's identity: identity.go
+	fruLen    int                    // 0: there is none
 	events    [eventRing]wire.Event
 	eventSeq  uint32
 	eventHeld int
@@ -304,6 +307,7 @@ func (r *RMC) begin() {
 	r.resets++
 	r.keepCounters()
 	r.event(wire.EventRestart, 0, 0, "", nil)
+	r.readIdentity()
 	for i := range r.cfg.Slots {
 		if r.ports.LED[i] != nil {
 			r.ports.LED[i].Set(r.leds&(1<<(i+1)) != 0)

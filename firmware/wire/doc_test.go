@@ -27,7 +27,7 @@ func TestDocument(t *testing.T) {
 		}
 		shown[m[1]] = true
 	}
-	for _, name := range []string{"unit-state", "events", "rack-state", "policies", "desired", "report", "slots", "failure"} {
+	for _, name := range []string{"unit-state", "events", "fru-table", "rack-state", "policies", "desired", "report", "slots", "failure"} {
 		if !shown[name] {
 			t.Errorf("no vector %s", name)
 		}

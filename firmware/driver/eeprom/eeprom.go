@@ -13,7 +13,7 @@
 //	CRC-32      4 bytes, IEEE 802.3, little endian, over everything before it
 //
 // Field types are the general FRU record's of DSP0257 (PLDM for FRU Data, 1.0.0, table 5), so that a controller can
-// hand the fields on unchanged. Values are ASCII. A record with a wrong CRC, an unknown version or a malformed field is
+// hand the fields on unchanged. Values are ASCII, but for the date, a timestamp104 (DSP0240, table 5). A record with a wrong CRC, an unknown version or a malformed field is
 // ErrRecord; an empty chip (all ones) is ErrEmpty.
 package eeprom
 
@@ -32,6 +32,7 @@ const (
 	PartNumber   Field = 0x03
 	SerialNumber Field = 0x04
 	Manufacturer Field = 0x05
+	Date         Field = 0x06 // of manufacture
 	Version      Field = 0x0A
 	AssetTag     Field = 0x0B
 )
@@ -53,6 +54,7 @@ const (
 	version = 1
 	header  = 6
 	trailer = 4
+	dateLen = 13
 	// writePolls bounds the acknowledge polling after a page write (section 7.0; a write takes up to 5 ms, a poll at
 	// 400 kHz about 25 µs).
 	writePolls = 1000
@@ -60,9 +62,9 @@ const (
 
 var (
 	// ErrEmpty reports a chip that was never written.
-	ErrEmpty = errors.New("eeprom: no identity record")
+	ErrEmpty = driver.ErrEmpty
 	// ErrRecord reports a damaged or unknown record.
-	ErrRecord = errors.New("eeprom: identity record is damaged")
+	ErrRecord = driver.ErrDamaged
 	// ErrTooLong reports fields that do not fit.
 	ErrTooLong = errors.New("eeprom: identity record is too long")
 )
@@ -90,7 +92,7 @@ func (r *Record) Get(f Field) string {
 }
 
 // Set appends a field. Types must ascend; the error is ErrTooLong when the record is full and ErrRecord for a type out
-// of order or a value that is not printable ASCII.
+// of order or a value that is not printable ASCII (Date: not 13 bytes).
 func (r *Record) Set(f Field, value string) error {
 	if header+r.n+2+len(value)+trailer > Size {
 		return ErrTooLong
@@ -99,7 +101,7 @@ func (r *Record) Set(f Field, value string) error {
 	for i := header; i < header+r.n; i += 2 + int(r.buf[i+1]) {
 		last = int(r.buf[i])
 	}
-	if int(f) <= last || !printable(value) {
+	if int(f) <= last || !fits(f, value) {
 		return ErrRecord
 	}
 	at := header + r.n
@@ -147,7 +149,7 @@ func (r *Record) Parse(b []byte) error {
 	}
 	last := -1
 	for f := b[header:end]; len(f) > 0; {
-		if len(f) < 2 || int(f[0]) <= last || len(f) < 2+int(f[1]) || !printable(string(f[2:2+int(f[1])])) {
+		if len(f) < 2 || int(f[0]) <= last || len(f) < 2+int(f[1]) || !fits(Field(f[0]), string(f[2:2+int(f[1])])) {
 			return ErrRecord
 		}
 		last = int(f[0])
@@ -240,6 +242,26 @@ func (d *Device) EUI48() (eui [6]byte, err error) {
 		return eui, driver.ErrNoDevice
 	}
 	return b, nil
+}
+
+// ReadIdentity is driver.Identity.
+func (d *Device) ReadIdentity(dst []byte) (int, error) {
+	var r Record
+	if err := d.ReadRecord(&r); err != nil {
+		return 0, err
+	}
+	if len(dst) < r.n {
+		return 0, driver.ErrOutOfRange
+	}
+	return copy(dst, r.Fields()), nil
+}
+
+// fits says whether a field may have a value.
+func fits(f Field, value string) bool {
+	if f == Date {
+		return len(value) == dateLen
+	}
+	return printable(value)
 }
 
 func printable(s string) bool {

@@ -14,7 +14,7 @@ func sample(t testing.TB) *Record {
 	for _, f := range []struct {
 		f Field
 		v string
-	}{{Model, "RMC board"}, {SerialNumber, "0004A3010203"}, {Version, "1"}} {
+	}{{Model, "RMC board"}, {SerialNumber, "0004A3010203"}, {Date, "\x00\x00\x00\x00\x00\x00\x00\x00\x17\x0b\xea\x07\x0b"}, {Version, "1"}} {
 		if err := r.Set(f.f, f.v); err != nil {
 			t.Fatal(err)
 		}

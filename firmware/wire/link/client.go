@@ -125,6 +125,22 @@ func (c *Conn) Report(ctx context.Context, bmc wire.EID) (AgedReport, error) {
 	})
 }
 
+// Identity asks a controller who made its board: the fields of a FRU record, for wire.FRUText; nil: the board does not say.
+func (c *Conn) Identity(ctx context.Context, dest wire.EID) ([]byte, error) {
+	b, err := c.Call(ctx, dest, wire.TypeFRU, wire.CmdGetFRUTable, wire.AppendGetFRUTable(nil))
+	var refused *CodeError
+	if errors.As(err, &refused) && (refused.Code == wire.CodeFRUNoTable || refused.Code == wire.CodeInvalidType) {
+		return nil, nil
+	}
+	return parse(dest, wire.CmdGetFRUTable, b, err, func(b []byte) ([]byte, error) {
+		table, err := wire.ParseFRUTableResponse(b)
+		if err != nil {
+			return nil, err
+		}
+		return wire.ParseFRUTable(table)
+	})
+}
+
 // SetTime sets a controller's clock to Unix time in milliseconds.
 func (c *Conn) SetTime(ctx context.Context, dest wire.EID, millis uint64) error {
 	_, err := c.oem(ctx, dest, wire.CmdSetTime, wire.AppendTime(nil, millis))

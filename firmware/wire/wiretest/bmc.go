@@ -25,6 +25,7 @@ type BMC struct {
 	reported  time.Time
 	slots     [2]wire.SlotInfo
 	config    []byte
+	identity  []byte
 	evidence  func(nonce [32]byte) []byte
 	rack      [16]byte
 	registers [16][32]byte
@@ -38,7 +39,7 @@ type BMC struct {
 
 // NewBMC returns a BMC of a slot with its rail off and both boot slots valid.
 func NewBMC(slot uint8) *BMC {
-	b := &BMC{Slot: slot, limit: 128, config: []byte(`{"unit":"fake"}`)}
+	b := &BMC{Slot: slot, limit: 128, identity: Identity(slot), config: []byte(`{"unit":"fake"}`)}
 	b.state = wire.UnitState{
 		Slot: slot, BootSlot: wire.SlotNone, BootOverride: wire.SlotNone,
 		Millivolts: 5100, MilliCelsius: 31_500, Flags: 0,

@@ -20,6 +20,8 @@ func (b *BMC) Handle(side wire.Side, req, resp []byte) []byte {
 			return c >= wire.CmdSetTID && c <= wire.CmdGetCommands
 		case wire.TypeMonitor:
 			return wire.MonitorSides(c).Has(side)
+		case wire.TypeFRU:
+			return wire.FRUSides(c).Has(side)
 		}
 		return wire.Sides(c).Has(side)
 	}
@@ -32,6 +34,8 @@ func (b *BMC) Handle(side wire.Side, req, resp []byte) []byte {
 			return wire.AppendResponse(resp, h, wire.CodeUnsupported)
 		}
 		return b.monitor(h, p, resp)
+	case wire.TypeFRU:
+		return identify(h, p, resp, b.identity)
 	case wire.TypeOEM:
 		switch m := wire.Sides(h.Command); {
 		case m == 0:

@@ -177,6 +177,8 @@ func rmcCommand(kind, c uint8) bool {
 		return c >= wire.CmdSetTID && c <= wire.CmdGetCommands
 	case wire.TypeMonitor:
 		return c == wire.CmdGetSensorReading || c == wire.CmdGetStateSensor || c == wire.CmdGetPDRInfo || c == wire.CmdGetPDR
+	case wire.TypeFRU:
+		return wire.FRUSides(c) != 0
 	}
 	switch c {
 	case wire.CmdGetRackState, wire.CmdSetPolicies, wire.CmdGetPolicies, wire.CmdSetLED, wire.CmdReadEvents, wire.CmdSetTime, wire.CmdGetTime:
@@ -202,6 +204,8 @@ func (r *Rack) Handle(_ wire.Side, req, resp []byte) []byte {
 	case wire.TypeOEM:
 	case wire.TypeMonitor:
 		return r.monitor(h, p, resp)
+	case wire.TypeFRU:
+		return identify(h, p, resp, Identity(0))
 	default:
 		return fail(wire.CodeInvalidType)
 	}

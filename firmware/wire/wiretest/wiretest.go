@@ -158,7 +158,7 @@ func base(h wire.Header, payload, resp []byte, tid uint8, commands func(kind uin
 			return fail(wire.CodeInvalidLength)
 		}
 		var types wire.Bits
-		for _, k := range []uint8{wire.TypeBase, wire.TypeMonitor, wire.TypeOEM} {
+		for _, k := range []uint8{wire.TypeBase, wire.TypeMonitor, wire.TypeFRU, wire.TypeOEM} {
 			types.Set(k)
 		}
 		return wire.AppendGetTypesResponse(wire.AppendResponse(resp, h, wire.CodeSuccess), &types), true
@@ -199,6 +199,8 @@ func commands(kind uint8, has func(kind, command uint8) bool) (set wire.Bits, ve
 		version = wire.VersionBase
 	case wire.TypeMonitor:
 		version = wire.VersionMonitor
+	case wire.TypeFRU:
+		version = wire.VersionFRU
 	case wire.TypeOEM:
 		version = wire.VersionOEM
 	default:
