@@ -30,6 +30,7 @@ func LookupReason(name string) (Reason, bool) {
 
 // Reasons are all the reasons that Racklet knows, in order of their names.
 var Reasons = []Reason{
+	{"bmc.damage", "records of the BMC's store are no longer readable, so its floors may be lower than they were", "Compare the floors with the rack's newest sequence, then say that you know: racklet power cycle UNIT. If it comes back, exchange the BMC board."},
 	{"bmc.implausible", "what the BMC says contradicts itself, so it is not believed", "Restart the BMC; if it comes back, exchange the BMC board. The unit runs on meanwhile."},
 	{"bmc.store", "the BMC could not write to its flash", "Power-cycle the tray; if it comes back, the flash is worn out: exchange the BMC board and provision the new one."},
 	{"board.identity", "the EEPROM of a controller's board holds no readable identity record", "Everything works without it; only manufacturer and serial number are not known. Provision the board again, or exchange the EEPROM."},

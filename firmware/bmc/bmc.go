@@ -33,6 +33,10 @@
 // A unit that wants another boot slot (it has staged one) reports StageHalted or resets itself: the BMC cycles the
 // rail, because the desired power is still On.
 //
+// What the BMC has promised to remember, above all the floors, stands in one flash (firmware/store). When records of it
+// have become unreadable, the BMC takes the highest floors that are left, says bmc.damage, and starts no unit until an
+// operator orders a power cycle; its evidence is void until then. A cut of the power is not damage.
+//
 // Memory: one BMC takes at most MemoryBudget bytes, most of it the hash table of the slot being served and one chunk.
 // After New, what happens all the time allocates nothing. A staging's commit takes a second hash table for the length of
 // one call, and failures take the few bytes of their texts. Tests hold both.

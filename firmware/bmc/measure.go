@@ -63,7 +63,7 @@ func (b *BMC) evidence(dst []byte, nonce *[32]byte) ([]byte, error) {
 	e := trust.Evidence{
 		Slot: b.cfg.Slot, BootCount: b.bootCount, Nonce: *nonce, Floors: b.floors, Registers: b.registers[:],
 	}
-	if b.boot.void {
+	if b.boot.void || b.damaged() {
 		e.Flags |= trust.EvidenceVoid
 	}
 	if b.boot.fallback && b.closed {

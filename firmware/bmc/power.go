@@ -29,6 +29,10 @@ func (b *BMC) start() {
 	good := b.ports.PowerGood.Get()
 	if b.boot.rail && good && !b.faulted {
 		b.adopt()
+		if b.damaged() { // what runs was verified against the floors as they were; nothing new starts
+			f := b.damageFailure()
+			b.fail(&f)
+		}
 		return
 	}
 	b.ports.Switch.Set(false)
@@ -72,6 +76,10 @@ func (b *BMC) enter(s wire.State) {
 // stepOff: rail off. Starts when power is desired and the rail has been off for long enough to be a real cycle.
 func (b *BMC) stepOff() {
 	if b.desired.power != wire.PowerOn {
+		return
+	}
+	if b.damaged() {
+		b.fault(b.damageFailure())
 		return
 	}
 	b.chooseOrder()
@@ -358,6 +366,9 @@ func (b *BMC) perform(kind wire.ResetKind) wire.Code {
 			b.enter(wire.StateOff)
 		}
 	case wire.ResetCycle:
+		if !b.acknowledge() {
+			return wire.CodeError
+		}
 		b.desirePower(wire.PowerOn)
 		b.clearFault()
 		if b.closed {

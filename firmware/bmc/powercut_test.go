@@ -36,6 +36,8 @@ func TestPowerCuts(t *testing.T) {
 		r.flash.cut = 1 + rnd.IntN(60)
 		s := r.b.UnitState()
 		switch {
+		case r.b.damaged():
+			t.Fatalf("seed %d, cut %d: a cut is taken for damage", seed, c)
 		case s.Floors.Sequence < seen.Floors.Sequence || s.Floors.BootSecurity < seen.Floors.BootSecurity:
 			t.Fatalf("seed %d, cut %d: floors %+v, had %+v", seed, c, s.Floors, seen.Floors)
 		case s.BootCount < seen.BootCount:

@@ -2,6 +2,7 @@ package bmc
 
 import (
 	"encoding/binary"
+	"strconv"
 
 	"github.com/racklet/racklet/firmware/driver"
 	"github.com/racklet/racklet/firmware/trust"
@@ -18,6 +19,7 @@ const (
 	keySlotA                     // see slotRecord
 	keySlotB
 	keyFailure // faulted u8, failure
+	keyDamage  // damageSeen or damageKnown
 	keyCount
 )
 
@@ -132,7 +134,7 @@ func encodeFloors(b []byte, f *trust.Floors) []byte {
 }
 
 func decodeFloors(p []byte) (f trust.Floors) {
-	if len(p) != 68 {
+	if len(p) != floorsSize {
 		return f
 	}
 	f.Sequence = binary.LittleEndian.Uint64(p)
@@ -149,7 +151,7 @@ func (b *BMC) restore() error {
 	if err := b.ledger.mount(); err != nil {
 		return err
 	}
-	if c := b.ledger.get(keyCounters); len(c) == 8 {
+	if c := b.ledger.get(keyCounters); len(c) == countersSize {
 		b.bootCount, b.restarts = binary.LittleEndian.Uint32(c), binary.LittleEndian.Uint32(c[4:])
 	}
 	b.floors = decodeFloors(b.ledger.get(keyFloors))
@@ -167,6 +169,27 @@ func (b *BMC) restore() error {
 	return b.recoverEvents()
 }
 
+// damaged says whether records of the store have become unreadable since an operator last acknowledged such a thing.
+// Floors may then be lower than what was promised, and the unit is not powered.
+func (b *BMC) damaged() bool { return string(b.ledger.get(keyDamage)) == string(damageSeen) }
+
+func (b *BMC) damageFailure() wire.Failure {
+	return wire.MakeFailure("bmc.damage", "all records of the store readable",
+		"some lost; sequence "+strconv.FormatUint(b.floors.Sequence, 10)+", boot security "+number(b.floors.BootSecurity))
+}
+
+// acknowledge takes an operator's order to go on with what is left of the store, and says whether that was kept.
+func (b *BMC) acknowledge() bool {
+	if !b.damaged() {
+		return true
+	}
+	if !b.keep(keyDamage, damageKnown) {
+		return false
+	}
+	b.event(wire.EventFloors, 2, "damage of the store acknowledged", nil)
+	return true
+}
+
 // keep writes one value and says whether it will survive. A store that fails is flagged, and what must not happen
 // unrecorded does not happen.
 func (b *BMC) keep(key uint8, p []byte) bool {
@@ -176,7 +199,7 @@ func (b *BMC) keep(key uint8, p []byte) bool {
 }
 
 func (b *BMC) keepCounters() bool {
-	var buf [8]byte
+	var buf [countersSize]byte
 	binary.LittleEndian.PutUint32(buf[:], b.bootCount)
 	binary.LittleEndian.PutUint32(buf[4:], b.restarts)
 	return b.keep(keyCounters, buf[:])

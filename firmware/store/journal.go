@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math/bits"
 
 	"github.com/racklet/racklet/firmware/driver"
 )
@@ -19,16 +20,24 @@ import (
 //
 //   - a record for which Append did not return is found whole or not at all;
 //
-//   - nothing older than a sector's header is ever taken for part of that sector.
+//   - nothing older than a sector's header is ever taken for part of that sector;
+//
+//   - damage is told from a cut. What Append had acknowledged and is no longer readable makes Mount set Damaged; a torn
+//     last record, snapshot, header or erase does not.
 //
 //     sector:  header | record | record | … | commit | record | … | 0xFF …
 //     header:  magic u32, version u32, sector sequence u32, CRC-32 u32
-//     record:  magic u8, kind u8, length u16, CRC-32 u32 (with the sector's sequence), payload, 0xFF to a multiple of 4
+//     record:  mark u8, kind u8, length u16, CRC-32 u32 (with the sector's sequence), payload, 0xFF to a multiple of 4
+//
+// A record is programmed with the mark 0xA5, read back, and sealed by clearing the mark to 0x00. So a bad record that is
+// sealed was good once, and one that is not is what a cut left. A bad record is passed over only by its own length and
+// only to a record that is good: what it holds is never searched for records, because others than the owner choose it.
+// Where that does not lead on, the rest of the sector is given up.
 //
 // A sector counts only once its commit record is there. What stands before the commit is a snapshot, so that the newest
 // committed sector alone holds the whole state; it is written by the owner of the journal from RAM when the ring moves
 // on. A torn program may clear any bits of the page it touched, so a sector whose free space is not blank is closed: the
-// next append moves on. A torn erase may leave an old header readable, but then with an old sequence number.
+// next append moves on. A header is cleared before its sector is erased, so that a torn erase leaves none readable.
 //
 // Wear: a sector is erased once per turn of the ring. 64 sectors of 4 KiB with a snapshot of less than 1 KiB take some
 // 190 KiB of records per turn; at 100,000 erases per sector and one 100-byte record each 10 s that is over 6,000 years.
@@ -46,16 +55,19 @@ type Journal struct {
 	good    uint32 // sequence of the newest committed sector, which is never erased; 0: none
 	goodAt  uint32 // its index
 	erases  uint32 // since Mount, for tests of wear
+	damaged bool
 }
 
 /* Implementation constants */
 const (
 	journalMagic    = 0x4C4A4B52 // "RKJL", little endian
 	journalVersion  = 1
-	recordMagic     = 0xA5
-	recordCommit    = 0 // record kind that ends a snapshot
+	recordMark      = 0xA5 // programmed, not yet read back
+	recordSealed    = 0x00 // read back
+	recordCommit    = 0    // record kind that ends a snapshot
 	sectorHeaderLen = 16
 	recordHeaderLen = 8
+	lostSequences   = 8 // sequences that a sector with an unreadable header may have had
 )
 
 // MaxRecord is the longest payload of a record, in bytes.
@@ -93,50 +105,86 @@ func recordCRC(sectorSeq uint32, h *[recordHeaderLen]byte, payload []byte) uint3
 	return crc32.Update(c, crc32.IEEETable, payload)
 }
 
-// scan visits the records of sector i in order and returns whether it is committed and where its free space begins
-// (SectorSize when it cannot be appended to). It steps over damaged records, so that one flipped bit costs one record.
-func (j *Journal) scan(i, sectorSeq uint32, visit func(kind uint8, payload []byte)) (committed bool, free uint32, err error) {
+// A sector is what scan found in one.
+type sector struct {
+	committed bool
+	damaged   bool   // something that was good once is not readable
+	free      uint32 // where it can be appended to; SectorSize: nowhere
+}
+
+// scan visits the records of sector i in order.
+func (j *Journal) scan(i, sectorSeq uint32, visit func(kind uint8, payload []byte)) (s sector, err error) {
 	var h [recordHeaderLen]byte
 	var payload [MaxRecord]byte
-	start := j.sectorOffset(i)
 	off := uint32(sectorHeaderLen)
-	blank := true // nothing but valid records so far
+	skipped := false // the record before this offset is bad
 	for off+recordHeaderLen <= driver.SectorSize {
-		if err := j.Flash.ReadAt(h[:], start+off); err != nil {
-			return false, 0, err
+		n, ok, err := j.record(i, off, sectorSeq, &h, &payload)
+		if err != nil {
+			return s, err
 		}
-		n := uint32(binary.LittleEndian.Uint16(h[2:]))
-		if h[0] == recordMagic && n <= MaxRecord && off+recordHeaderLen+n <= driver.SectorSize {
-			if err := j.Flash.ReadAt(payload[:n], start+off+recordHeaderLen); err != nil {
-				return false, 0, err
+		if ok {
+			if h[1] == recordCommit {
+				s.committed = true
+			} else if visit != nil {
+				visit(h[1], payload[:n])
 			}
-			if binary.LittleEndian.Uint32(h[4:]) == recordCRC(sectorSeq, &h, payload[:n]) {
-				if h[1] == recordCommit {
-					committed = true
-				} else if visit != nil {
-					visit(h[1], payload[:n])
-				}
-				off += recordLen(n)
-				continue
-			}
+			s.damaged = s.damaged || skipped
+			skipped = false
+			off += recordLen(n)
+			continue
 		}
-		if allBlank(h[:]) {
-			rest, err := j.blank(start+off, start+driver.SectorSize)
-			if err != nil {
-				return false, 0, err
-			}
-			if rest {
-				if !blank {
-					off = driver.SectorSize
-				}
-				return committed, off, nil
+		blank := allBlank(h[:])
+		if blank {
+			if blank, err = j.blank(j.sectorOffset(i)+off, j.sectorOffset(i)+driver.SectorSize); err != nil {
+				return s, err
 			}
 		}
-		blank = false
-		off += 4
+		if blank && !skipped {
+			s.free = off
+			return s, nil
+		}
+		if blank || skipped {
+			break
+		}
+		s.damaged = s.damaged || sealed(h[0])
+		if n > MaxRecord || off+recordLen(n) > driver.SectorSize {
+			break
+		}
+		skipped = true
+		off += recordLen(n)
 	}
-	return committed, driver.SectorSize, nil
+	// The sector is closed. A cut leaves nothing good behind what it tore: look whether there is, and take none of it.
+	s.free = driver.SectorSize
+	for ; !s.damaged && off+recordHeaderLen <= driver.SectorSize; off += 4 {
+		_, ok, err := j.record(i, off, sectorSeq, &h, &payload)
+		if err != nil {
+			return s, err
+		}
+		s.damaged = ok
+	}
+	return s, nil
 }
+
+// record reads what stands at an offset of sector i and says whether it is a record.
+func (j *Journal) record(i, off, sectorSeq uint32, h *[recordHeaderLen]byte, payload *[MaxRecord]byte) (n uint32, ok bool, err error) {
+	at := j.sectorOffset(i) + off
+	if err := j.Flash.ReadAt(h[:], at); err != nil {
+		return 0, false, err
+	}
+	n = uint32(binary.LittleEndian.Uint16(h[2:]))
+	if n > MaxRecord || off+recordHeaderLen+n > driver.SectorSize {
+		return n, false, nil
+	}
+	if err := j.Flash.ReadAt(payload[:n], at+recordHeaderLen); err != nil {
+		return n, false, err
+	}
+	return n, binary.LittleEndian.Uint32(h[4:]) == recordCRC(sectorSeq, h, payload[:n]), nil
+}
+
+// sealed says whether a record's mark was cleared, give or take one flipped bit. A torn program leaves bits of
+// recordMark set, never clear.
+func sealed(mark uint8) bool { return bits.OnesCount8(mark&recordMark) <= 2 }
 
 func recordLen(payload uint32) uint32 { return (recordHeaderLen + payload + 3) &^ 3 }
 
@@ -165,44 +213,109 @@ func (j *Journal) blank(from, to uint32) (bool, error) {
 }
 
 // Mount finds the newest committed sector and visits the records of the last committed sectors, oldest first: 1 for a
-// journal whose snapshot holds the whole state, Sectors for a log.
+// journal whose snapshot holds the whole state, Sectors for a log. It decides Damaged.
 func (j *Journal) Mount(last uint32, visit func(kind uint8, payload []byte)) error {
-	j.head, j.headSeq, j.maxSeq, j.off, j.good = 0, 0, 0, driver.SectorSize, 0
+	j.head, j.headSeq, j.maxSeq, j.off, j.good, j.damaged = 0, 0, 0, driver.SectorSize, 0, false
 	for below := ^uint32(0); j.good == 0; {
 		at, seq, err := j.newest(below)
 		if err != nil {
 			return err
 		}
 		if seq == 0 {
-			return nil
+			break
 		}
 		j.maxSeq = max(j.maxSeq, seq)
-		committed, free, err := j.scan(at, seq, nil)
+		s, err := j.scan(at, seq, nil)
 		if err != nil {
 			return err
 		}
-		if committed {
-			j.head, j.headSeq, j.off = at, seq, free
+		j.damaged = j.damaged || s.damaged
+		if s.committed {
+			j.head, j.headSeq, j.off = at, seq, s.free
 			j.good, j.goodAt = seq, at
 		}
 		below = seq
 	}
+	if err := j.findLost(); err != nil || j.headSeq == 0 {
+		return err
+	}
+	if j.damaged {
+		j.off = driver.SectorSize // the next append moves on, and leaves the damage behind
+	}
 	for n := j.Sectors - min(last, j.Sectors) + 1; n <= j.Sectors; n++ {
 		i := (j.head + n) % j.Sectors
-		seq, err := j.readHeader(i)
-		if err != nil {
-			return err
+		seq := j.headSeq
+		if i != j.head {
+			var err error
+			if seq, err = j.readHeader(i); err != nil {
+				return err
+			}
 		}
 		// A sector that is not of this turn of the ring is a leftover.
 		if seq == 0 || seq > j.headSeq || j.headSeq-seq >= j.Sectors {
 			continue
 		}
-		if committed, _, err := j.scan(i, seq, nil); err != nil {
+		if s, err := j.scan(i, seq, nil); err != nil {
 			return err
-		} else if !committed {
+		} else if !s.committed {
 			continue
 		}
-		if _, _, err := j.scan(i, seq, visit); err != nil {
+		if _, err := j.scan(i, seq, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Damaged says whether Mount missed records that Append had acknowledged, in the newest sector or a newer one: what it
+// visited may be older than what was kept. The next Append begins a new sector with a snapshot, after which no Mount
+// reports this damage again; an owner that must remember it puts it into the snapshot.
+func (j *Journal) Damaged() bool { return j.damaged }
+
+// findLost looks for committed sectors newer than the newest one known, whose header has become unreadable. Such a sector
+// is never erased by us while it is the newest, so this is damage; its records are good and count.
+func (j *Journal) findLost() error {
+	known := j.good
+	for i := uint32(0); i < j.Sectors; i++ {
+		if seq, err := j.readHeader(i); err != nil {
+			return err
+		} else if seq != 0 {
+			continue
+		}
+		for seq := known + 1; seq <= known+lostSequences; seq++ {
+			var h [recordHeaderLen]byte
+			var payload [MaxRecord]byte
+			if _, ok, err := j.record(i, sectorHeaderLen, seq, &h, &payload); err != nil {
+				return err
+			} else if !ok {
+				continue
+			}
+			s, err := j.scan(i, seq, nil)
+			if err != nil {
+				return err
+			}
+			if s.committed && seq > j.good {
+				j.damaged = true
+				j.head, j.headSeq, j.maxSeq = i, seq, max(j.maxSeq, seq)
+				j.good, j.goodAt = seq, i
+			}
+		}
+	}
+	return nil
+}
+
+// Salvage visits every record that is still good in any sector with a readable header, whatever its age and in no
+// particular order: for values that only rise, after Damaged.
+func (j *Journal) Salvage(visit func(kind uint8, payload []byte)) error {
+	for i := uint32(0); i < j.Sectors; i++ {
+		seq, err := j.readHeader(i)
+		if err != nil {
+			return err
+		}
+		if seq == 0 {
+			continue
+		}
+		if _, err := j.scan(i, seq, visit); err != nil {
 			return err
 		}
 	}
@@ -257,7 +370,7 @@ func (j *Journal) Put(kind uint8, payload []byte) error {
 	}
 	var buf [recordHeaderLen + MaxRecord]byte
 	var h [recordHeaderLen]byte
-	h[0], h[1] = recordMagic, kind
+	h[0], h[1] = recordMark, kind
 	binary.LittleEndian.PutUint16(h[2:], uint16(n))
 	binary.LittleEndian.PutUint32(h[4:], recordCRC(j.headSeq, &h, payload))
 	copy(buf[:], h[:])
@@ -268,6 +381,15 @@ func (j *Journal) Put(kind uint8, payload []byte) error {
 		return err
 	}
 	if err := j.readBack(off, buf[:recordHeaderLen+n]); err != nil {
+		j.off = driver.SectorSize
+		return err
+	}
+	buf[0] = recordSealed
+	if err := j.Flash.Program(off, buf[:1]); err != nil {
+		j.off = driver.SectorSize
+		return err
+	}
+	if err := j.readBack(off, buf[:1]); err != nil {
 		j.off = driver.SectorSize
 		return err
 	}
@@ -300,10 +422,16 @@ func (j *Journal) advance() error {
 		next = (j.head + 1) % j.Sectors
 	}
 	if j.good != 0 && next == j.goodAt {
-		return ErrWorn // all other sectors failed; the last good one stays
+		j.head = next // all other sectors failed; the last good one stays, and the next try begins behind it
+		return ErrWorn
 	}
 	seq := j.maxSeq + 1
+	// From here on the sector is the head, even if what follows fails: the next try goes on to the sector after it.
+	j.head, j.headSeq, j.maxSeq, j.off = next, seq, seq, driver.SectorSize
 	j.erases++
+	if err := j.retire(next); err != nil {
+		return err
+	}
 	if err := j.Flash.Erase(j.sectorOffset(next)); err != nil {
 		return err
 	}
@@ -315,12 +443,10 @@ func (j *Journal) advance() error {
 	if err := j.Flash.Program(j.sectorOffset(next), h[:]); err != nil {
 		return err
 	}
-	// From here on the sector is the head, even if what follows fails: the next try goes on to the sector after it.
-	j.head, j.headSeq, j.maxSeq, j.off = next, seq, seq, sectorHeaderLen
 	if err := j.readBack(j.sectorOffset(next), h[:]); err != nil {
-		j.off = driver.SectorSize
 		return err
 	}
+	j.off = sectorHeaderLen
 	if j.Snapshot != nil {
 		if err := j.Snapshot(j); err != nil {
 			return err
@@ -331,4 +457,13 @@ func (j *Journal) advance() error {
 	}
 	j.good, j.goodAt = seq, next
 	return nil
+}
+
+// retire clears the header of a sector that is about to be erased.
+func (j *Journal) retire(i uint32) error {
+	var h [sectorHeaderLen]byte
+	if err := j.Flash.ReadAt(h[:], j.sectorOffset(i)); err != nil || allBlank(h[:]) {
+		return err
+	}
+	return j.Flash.Program(j.sectorOffset(i), make([]byte, sectorHeaderLen))
 }
