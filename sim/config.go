@@ -42,9 +42,10 @@ type Config struct {
 	Virtualization bool          // units get the virtualisation extensions, where emulated
 	DiskBytes      int64         // of each unit's data disk, sparse; 0 is 8 GiB
 
-	// Egress are private address ranges that units may reach through the
-	// gateway. The host's loopback and link-local addresses are never reachable.
-	Egress []netip.Prefix
+	// Egress are ports of private addresses that units may reach through the
+	// gateway, over TCP. The host's loopback and link-local addresses are never
+	// reachable.
+	Egress []netip.AddrPort
 	// Forwards are single services of the host that units may reach: TCP port
 	// of the gateway's address to address:port of the host.
 	Forwards map[uint16]string

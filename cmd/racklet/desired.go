@@ -124,13 +124,13 @@ func pair(pins []string) []string {
 // An egress is the way from the units to the host of a repository that the
 // operator named. It is zero where units need no help.
 type egress struct {
-	allow    []netip.Prefix    // private addresses
+	allow    []netip.AddrPort  // over TCP, private addresses among them
 	forwards map[uint16]string // ports of the gateway to this machine
 	hosts    []string          // names that units find at the gateway
 }
 
-// hostEgress opens the way to the host of a repository: to its private
-// address, or to its one port of this machine when it is here. Loopback
+// hostEgress opens the way to the host of a repository: to its one port, at a
+// private address, or of this machine when it is here. Loopback
 // addresses mean something else to a unit, so here it needs a name, which units
 // then find at the gateway.
 func hostEgress(address string) (way egress, err error) {
@@ -153,10 +153,27 @@ func hostEgress(address string) (way egress, err error) {
 				return way, err
 			}
 		case ip.Is4():
-			way.allow = append(way.allow, netip.PrefixFrom(ip, 32))
+			port, err := repoPort(u)
+			if err != nil {
+				return way, err
+			}
+			way.allow = append(way.allow, netip.AddrPortFrom(ip, port))
 		}
 	}
 	return way, nil
+}
+
+// repoPort is the port of a repository's host.
+func repoPort(u *url.URL) (uint16, error) {
+	text := u.Port()
+	if text == "" {
+		text = map[string]string{"https": "443", "ssh": "22"}[u.Scheme]
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return 0, fmt.Errorf("--repo %s: port %q: want 1 to 65535", u.Redacted(), text)
+	}
+	return uint16(port), nil
 }
 
 // forward leads a port of the gateway to the same port of this machine.
@@ -164,21 +181,17 @@ func (e *egress) forward(u *url.URL, to netip.Addr) error {
 	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return hint(fmt.Errorf("--repo %s: to a unit %v is the unit itself", u.Redacted(), to), "name the host, such as localhost, in the address and in the signed metadata")
 	}
-	text := u.Port()
-	if text == "" {
-		text = map[string]string{"https": "443", "ssh": "22"}[u.Scheme]
-	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || port == 0 {
-		return fmt.Errorf("--repo %s: port %q: want 1 to 65535", u.Redacted(), text)
+	port, err := repoPort(u)
+	if err != nil {
+		return err
 	}
 	if port == 443 || port == 53 {
 		return hint(fmt.Errorf("--repo %s: port %d of the gateway is taken inside the rack", u.Redacted(), port), "let the host on this machine listen on another port")
 	}
-	if _, have := e.forwards[uint16(port)]; have && !to.Is4() {
+	if _, have := e.forwards[port]; have && !to.Is4() {
 		return nil // IPv4 first: that is where most servers on a loopback listen
 	}
-	e.forwards = map[uint16]string{uint16(port): netip.AddrPortFrom(to, uint16(port)).String()}
+	e.forwards = map[uint16]string{port: netip.AddrPortFrom(to, port).String()}
 	e.hosts = []string{u.Hostname()}
 	return nil
 }

@@ -12,9 +12,11 @@ func TestHostEgress(t *testing.T) {
 		url, allow, forward, host string
 		err                       string // part of it
 	}{
-		{url: "https://192.168.7.9/rack.git", allow: "192.168.7.9/32"},
-		{url: "ssh://git@10.1.2.3:2222/rack.git", allow: "10.1.2.3/32"},
-		{url: "https://203.0.113.7/rack.git", allow: "203.0.113.7/32"},
+		{url: "https://192.168.7.9/rack.git", allow: "192.168.7.9:443"},
+		{url: "ssh://git@10.1.2.3:2222/rack.git", allow: "10.1.2.3:2222"},
+		{url: "https://203.0.113.7/rack.git", allow: "203.0.113.7:443"},
+		{url: "ssh://git@192.168.7.9/rack.git", allow: "192.168.7.9:22"},
+		{url: "https://192.168.7.9:0/rack.git", err: "want 1 to 65535"},
 		{url: "ssh://git@localhost:2222/rack.git", forward: "127.0.0.1:2222", host: "localhost"},
 		{url: "ssh://git@localhost/rack.git", forward: "127.0.0.1:22", host: "localhost"},
 		{url: "https://localhost:8443/rack.git", forward: "127.0.0.1:8443", host: "localhost"},

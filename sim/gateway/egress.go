@@ -21,7 +21,7 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("240.0.0.0/4"),    // reserved (RFC 1112, 4), broadcast (RFC 919)
 }
 
-// Reachable only when the operator names a range that holds the address.
+// Reachable only where the operator names address and port.
 var private = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), // RFC 1918
 	netip.MustParsePrefix("172.16.0.0/12"),
@@ -35,29 +35,35 @@ var private = []netip.Prefix{
 //
 //	the rack's own subnet       no: that is the switch's business
 //	loopback, link local, …     never
-//	an address of this host     only if Config.Allow holds it
-//	a private range             only if Config.Allow holds it
+//	an address of this host     only TCP, and only a port that is in Config.Allow
+//	a private range             likewise
 //	any other                   yes
 type egress struct {
 	subnet netip.Prefix
-	allow  []netip.Prefix
+	allow  []netip.AddrPort             // over TCP
 	own    func() ([]netip.Addr, error) // the host's addresses at this moment
 }
 
-func (e egress) check(to netip.Addr) error {
+// Transports, as net.Dial calls them.
+const (
+	overTCP = "tcp4"
+	overUDP = "udp4"
+)
+
+func (e egress) check(over string, port netip.AddrPort) error {
+	to := port.Addr().Unmap()
 	holds := func(list []netip.Prefix) bool {
 		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(to) })
 	}
-	to = to.Unmap()
 	switch {
 	case !to.Is4() || holds(never):
 		return fmt.Errorf("%w: %v is never reachable through the gateway", ErrEgress, to)
 	case e.subnet.Contains(to):
 		return fmt.Errorf("%w: %v is inside the rack", ErrEgress, to)
-	case holds(e.allow):
+	case over == overTCP && slices.Contains(e.allow, netip.AddrPortFrom(to, port.Port())):
 		return nil
 	case holds(private):
-		return fmt.Errorf("%w: %v is in a private range that was not allowed", ErrEgress, to)
+		return fmt.Errorf("%w: %v is in a private range, where %s port %d was not allowed", ErrEgress, to, over, port.Port())
 	}
 	own, err := e.own()
 	if err != nil {

@@ -29,13 +29,13 @@ func destination(id stack.TransportEndpointID) netip.AddrPort {
 
 func (g *Gateway) forwardTCP(r *tcp.ForwarderRequest) {
 	to := destination(r.ID())
-	if err := g.egress.check(to.Addr()); err != nil {
+	if err := g.egress.check(overTCP, to); err != nil {
 		g.cfg.Log.Debug("connection refused", "from", r.ID().RemoteAddress, "to", to, "err", err)
 		r.Complete(true)
 		return
 	}
 	d := net.Dialer{Timeout: dialTimeout}
-	out, err := d.DialContext(g.ctx, "tcp4", to.String())
+	out, err := d.DialContext(g.ctx, overTCP, to.String())
 	if err != nil {
 		r.Complete(true)
 		return
@@ -77,7 +77,7 @@ func (g *Gateway) forwardUDP(r *udp.ForwarderRequest) {
 	if to.Addr() == broadcast {
 		return // the stack hears its own DHCP answers
 	}
-	if err := g.egress.check(to.Addr()); err != nil {
+	if err := g.egress.check(overUDP, to); err != nil {
 		g.cfg.Log.Debug("datagram dropped", "from", r.ID().RemoteAddress, "to", to, "err", err)
 		return
 	}
@@ -87,7 +87,7 @@ func (g *Gateway) forwardUDP(r *udp.ForwarderRequest) {
 		return
 	}
 	in := gonet.NewUDPConn(&wq, ep)
-	out, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+	out, err := net.DialUDP(overUDP, nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		in.Close()
 		return

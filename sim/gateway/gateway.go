@@ -62,7 +62,7 @@ type Config struct {
 	Leases  map[string]netip.Addr // fixed addresses by MAC, in lower case with colons
 	Names   map[string]netip.Addr // names below Zone; "gateway" is always there
 	Hosts   []string              // names elsewhere that units find at the gateway, see hosts
-	Allow   []netip.Prefix        // private ranges that units may reach outside, see Egress
+	Allow   []netip.AddrPort      // ports of this host and of private ranges that units may reach over TCP
 	Log     *slog.Logger
 }
 

@@ -29,9 +29,10 @@ import (
 
 func TestEgress(t *testing.T) {
 	host := netip.MustParseAddr("203.0.113.7")
+	port := netip.MustParseAddrPort
 	e := egress{
 		subnet: netip.MustParsePrefix("10.77.0.0/24"),
-		allow:  []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16")},
+		allow:  []netip.AddrPort{port("192.168.7.20:22"), port("127.0.0.1:22"), port("169.254.169.254:22")},
 		own:    func() ([]netip.Addr, error) { return []netip.Addr{host}, nil },
 	}
 	for to, want := range map[string]bool{
@@ -57,17 +58,30 @@ func TestEgress(t *testing.T) {
 		"::ffff:127.0.0.1":  false,
 		"::ffff:192.0.2.33": true,
 	} {
-		err := e.check(netip.MustParseAddr(to))
+		err := e.check(overTCP, netip.AddrPortFrom(netip.MustParseAddr(to), 22))
 		if (err == nil) != want || err != nil && !errors.Is(err, ErrEgress) {
 			t.Errorf("%s: %v, want allowed %v", to, err, want)
 		}
 	}
-	e.allow = append(e.allow, netip.PrefixFrom(host, 32))
-	if err := e.check(host); err != nil {
-		t.Errorf("this host, named: %v", err)
+	e.allow = append(e.allow, netip.AddrPortFrom(host, 2222))
+	for _, c := range []struct {
+		over, to string
+		want     bool
+	}{
+		{overTCP, "203.0.113.7:2222", true},
+		{overTCP, "203.0.113.7:22", false}, // this host has other ports
+		{overUDP, "203.0.113.7:2222", false},
+		{overTCP, "192.168.7.20:22", true},
+		{overTCP, "192.168.7.20:23", false},
+		{overUDP, "192.168.7.20:22", false},
+		{overUDP, "1.1.1.1:53", true},
+	} {
+		if err := e.check(c.over, port(c.to)); (err == nil) != c.want || err != nil && !errors.Is(err, ErrEgress) {
+			t.Errorf("%s %s: %v, want allowed %v", c.over, c.to, err, c.want)
+		}
 	}
 	e.own = func() ([]netip.Addr, error) { return nil, os.ErrPermission }
-	if err := e.check(netip.MustParseAddr("1.1.1.1")); !errors.Is(err, ErrEgress) {
+	if err := e.check(overTCP, port("1.1.1.1:443")); !errors.Is(err, ErrEgress) {
 		t.Errorf("own addresses unknown: %v, want a refusal", err)
 	}
 }
@@ -246,7 +260,12 @@ func TestHostIsOutOfReach(t *testing.T) {
 			t.Errorf("unit reaches the host at %s", to)
 			c.Close()
 		}
-		b.gw.egress.allow = []netip.Prefix{netip.PrefixFrom(a, 32)}
+		b.gw.egress.allow = []netip.AddrPort{netip.MustParseAddrPort(net.JoinHostPort(a.String(), "1"))}
+		if c, err := b.dial(t, to); err == nil {
+			t.Errorf("unit reaches the host at %s, where another port was allowed", to)
+			c.Close()
+		}
+		b.gw.egress.allow = []netip.AddrPort{netip.MustParseAddrPort(to)}
 		c, err := b.dial(t, to)
 		if err != nil {
 			t.Errorf("allowed %s: %v", to, err)
