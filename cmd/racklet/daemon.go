@@ -26,6 +26,7 @@ type daemonConfig struct {
 	Releases []string           `json:"releases"` // directories; a new repository names the first
 	Units    int                `json:"units,omitempty"`
 	External externalRepository `json:"external,omitzero"`
+	Listen   string             `json:"listen,omitempty"` // address of the management API on the network
 }
 
 // startDaemon prepares the state directory and starts `racklet simulate` in a
@@ -99,7 +100,7 @@ func (env *environment) startDaemon(ctx context.Context, o *upOptions) error {
 }
 
 func (env *environment) daemonConfig(o *upOptions) (*daemonConfig, error) {
-	cfg := &daemonConfig{Releases: slices.Clone(o.releases), Units: o.units, External: o.external}
+	cfg := &daemonConfig{Releases: slices.Clone(o.releases), Units: o.units, External: o.external, Listen: o.listen}
 	if len(cfg.Releases) == 0 {
 		dir, err := defaultRelease()
 		if err != nil {

@@ -102,8 +102,18 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 			return err
 		}
 	}
+	network, hosts, err := openNetwork(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	if network != nil {
+		defer network.Close()
+	}
+	if err := privateDir(l.redfish()); err != nil {
+		return err
+	}
 	service, err := redfish.New(redfish.Options{
-		Line: r.ManagementLine(), Rack: d.set.Rack, Units: units, Version: version, Log: log.With("part", "redfish"),
+		Dir: l.redfish(), Hosts: hosts, Line: r.ManagementLine(), Rack: d.set.Rack, Units: units, Version: version, Log: log.With("part", "redfish"),
 		Thermal: d.set.Thermal[d.set.Rack.Spec.ThermalPolicy], Power: d.set.Power[d.set.Rack.Spec.PowerPolicy],
 	})
 	if err != nil {
@@ -126,14 +136,18 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 	part("virtual rack", r.Run)
 	part("management API", service.Run)
 	for _, s := range []struct {
-		name string
-		h    http.Handler
-	}{{"redfish", service}, {"sim", r.Handler()}} {
+		name  string
+		serve func(context.Context, net.Listener) error
+	}{{"redfish", service.ServeLocal}, {"sim", func(ctx context.Context, l net.Listener) error { return serve(ctx, l, r.Handler()) }}} {
 		listener, err := listenPrivate(l, s.name)
 		if err != nil {
 			return err
 		}
-		part(s.name, func(ctx context.Context) error { return serve(ctx, listener, s.h) })
+		part(s.name, func(ctx context.Context) error { return s.serve(ctx, listener) })
+	}
+	if network != nil {
+		part("network", func(ctx context.Context) error { return service.ServeTLS(ctx, network) })
+		log.Info("the management API listens", "address", network.Addr())
 	}
 	client, err := env.client()
 	if err != nil {

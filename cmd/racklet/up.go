@@ -17,6 +17,7 @@ type upOptions struct {
 	units    int
 	timeout  time.Duration
 	external externalRepository
+	listen   string
 }
 
 // An externalRepository is a rack repository on a Git host of the operator's
@@ -42,11 +43,16 @@ prints where the time went, and ends; the rack stays. Interrupting it stops the 
 
 With --repo the units obey a repository on a Git host of yours. Its address must be
 the one that its signed metadata names, and the keys of its host must be pinned: give
-two, so that one can be changed.`,
+two, so that one can be changed.
+
+With --listen the management API is on the network too, at the address that is named and by
+TLS alone. Up prints the pin of its key and, when there is no account yet, makes "admin" and
+prints its password, which must be changed at the first login.`,
 		Example: `  racklet up
   racklet up --units 1
   racklet up --state /tmp/other -d
   racklet up --release bin/release --release bin/next
+  racklet up --listen 127.0.0.1:8443
   racklet up --repo ssh://git@git.example/rack.git --trust root.json \
     --host-key "ssh-ed25519 AAAA..." --deploy-key id_ed25519
   racklet up --repo https://git.example/rack.git --trust root.json \
@@ -64,6 +70,7 @@ two, so that one can be changed.`,
 	f.StringArrayVar(&o.external.TLSPins, "tls-pin", nil, "`pin` of the HTTPS host's public key, sha256//BASE64; repeatable (with --repo)")
 	f.StringArrayVar(&o.external.HostKeys, "host-key", nil, "SSH host `key`, as in known_hosts without the host; repeatable (with --repo)")
 	f.StringVar(&o.external.DeployKey, "deploy-key", "", "`file` with the read-only SSH key for the units (with --repo)")
+	f.StringVar(&o.listen, "listen", "", "`address` HOST:PORT at which the management API listens on the network (default: it does not)")
 	c.MarkFlagDirname("release")
 	return c
 }
@@ -75,6 +82,9 @@ func (env *environment) up(ctx context.Context, o *upOptions) error {
 	if o.external.URL == "" && (o.external.Trust != "" || len(o.external.TLSPins)+len(o.external.HostKeys) > 0 || o.external.DeployKey != "") {
 		return &usageError{errors.New("--trust, --tls-pin, --host-key and --deploy-key go with --repo")}
 	}
+	if err := checkListen(o.listen); err != nil {
+		return &usageError{err}
+	}
 	client, err := env.client()
 	if err != nil {
 		return err
@@ -85,6 +95,11 @@ func (env *environment) up(ctx context.Context, o *upOptions) error {
 		fmt.Fprintf(env.stderr, "racklet: the rack in %s is running already\n", env.state)
 	case err != nil:
 		return err
+	}
+	if o.listen != "" {
+		if err := env.welcome(ctx, client, o.listen); err != nil {
+			return err
+		}
 	}
 	if o.detach {
 		return nil
