@@ -121,7 +121,7 @@ func (env *environment) watchBoot(ctx context.Context, client *redfishClient, ti
 	}
 	screen := newScreen(out)
 	defer screen.close()
-	record := newStopwatch(env)
+	record := newStopwatch(env, client)
 	var last *Status
 	var failedSince time.Time
 	err := poll(deadline, 200*time.Millisecond, func() (bool, error) {
@@ -165,6 +165,9 @@ func (env *environment) watchBoot(ctx context.Context, client *redfishClient, ti
 			return e
 		}
 		return err
+	}
+	if e := record.finish(ctx); e != nil {
+		fmt.Fprintf(env.stderr, "racklet: no times: %v\n", e)
 	}
 	record.write(env.stdout)
 	if err == nil {
