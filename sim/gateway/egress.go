@@ -41,6 +41,7 @@ var private = []netip.Prefix{
 type egress struct {
 	subnet netip.Prefix
 	allow  []netip.AddrPort             // over TCP
+	named  []netip.Prefix               // ranges in which only allow counts
 	own    func() ([]netip.Addr, error) // the host's addresses at this moment
 }
 
@@ -62,7 +63,7 @@ func (e egress) check(over string, port netip.AddrPort) error {
 		return fmt.Errorf("%w: %v is inside the rack", ErrEgress, to)
 	case over == overTCP && slices.Contains(e.allow, netip.AddrPortFrom(to, port.Port())):
 		return nil
-	case holds(private):
+	case holds(e.named):
 		return fmt.Errorf("%w: %v is in a private range, where %s port %d was not allowed", ErrEgress, to, over, port.Port())
 	}
 	own, err := e.own()

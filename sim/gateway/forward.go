@@ -15,11 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-const (
-	dialTimeout = 15 * time.Second
-	udpIdle     = 60 * time.Second
-	maxDatagram = 64 << 10
-)
+const dialTimeout = 15 * time.Second
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
@@ -27,8 +23,12 @@ func destination(id stack.TransportEndpointID) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
 }
 
+func origin(id stack.TransportEndpointID) netip.Addr {
+	return netip.AddrFrom4(id.RemoteAddress.As4())
+}
+
 func (g *Gateway) forwardTCP(r *tcp.ForwarderRequest) {
-	to := destination(r.ID())
+	from, to := origin(r.ID()), destination(r.ID())
 	if err := g.egress.check(overTCP, to); err != nil {
 		g.cfg.Log.Debug("connection refused", "from", r.ID().RemoteAddress, "to", to, "err", err)
 		r.Complete(true)
@@ -48,7 +48,8 @@ func (g *Gateway) forwardTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	in := gonet.NewTCPConn(&wq, ep)
-	g.done.Go(func() { g.relay(in, out.(*net.TCPConn)) })
+	f := g.tcp.add(from, func() { in.Close(); out.Close() })
+	g.done.Go(func() { g.relay(f, in, out.(*net.TCPConn)) })
 }
 
 type halfCloser interface {
@@ -57,19 +58,35 @@ type halfCloser interface {
 }
 
 // relay copies both ways until both are done, passing half-closes on.
-func (g *Gateway) relay(a, b halfCloser) {
-	defer a.Close()
-	defer b.Close()
-	defer context.AfterFunc(g.ctx, func() { a.Close(); b.Close() })()
+func (g *Gateway) relay(f *flow, a, b halfCloser) {
+	defer f.stop()
+	defer context.AfterFunc(g.ctx, f.stop)()
+	pump := func(dst, src halfCloser) {
+		// The plain interfaces, so that each piece passes through touched.
+		_, _ = io.CopyBuffer(struct{ io.Writer }{dst}, touched{src, f}, make([]byte, tcpBuffer))
+		_ = dst.CloseWrite()
+	}
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		_, _ = io.Copy(a, b)
-		_ = a.CloseWrite()
+		pump(a, b)
 	}()
-	_, _ = io.Copy(b, a)
-	_ = b.CloseWrite()
+	pump(b, a)
 	<-back
+}
+
+// touched tells a flow of what is read.
+type touched struct {
+	r io.Reader
+	f *flow
+}
+
+func (t touched) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if n > 0 {
+		t.f.touch()
+	}
+	return n, err
 }
 
 func (g *Gateway) forwardUDP(r *udp.ForwarderRequest) {
@@ -92,18 +109,20 @@ func (g *Gateway) forwardUDP(r *udp.ForwarderRequest) {
 		in.Close()
 		return
 	}
-	stop := context.AfterFunc(g.ctx, func() { in.Close(); out.Close() })
-	// One flow ends when it has been silent, in both directions, for udpIdle.
+	f := g.udp.add(origin(r.ID()), func() { in.Close(); out.Close() })
+	stop := context.AfterFunc(g.ctx, f.stop)
 	pump := func(dst, src net.Conn) {
 		defer stop()
-		defer dst.Close()
-		defer src.Close()
-		buf := make([]byte, maxDatagram)
+		defer f.stop()
+		buf := make([]byte, maxDatagram+1)
 		for {
-			_ = src.SetReadDeadline(time.Now().Add(udpIdle))
 			n, err := src.Read(buf)
 			if err != nil {
 				return
+			}
+			f.touch()
+			if n > maxDatagram {
+				continue
 			}
 			if _, err := dst.Write(buf[:n]); err != nil && !errors.Is(err, io.ErrShortWrite) {
 				return

@@ -73,6 +73,8 @@ type Gateway struct {
 	link   *channel.Endpoint
 	notify *channel.NotificationHandle
 	egress egress
+	tcp    *flows
+	udp    *flows
 	pool   *tap.IPPool
 
 	unplug func()
@@ -88,7 +90,8 @@ func New(port *netswitch.Port, cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	quiet()
-	g := &Gateway{cfg: cfg, egress: egress{subnet: cfg.Subnet, allow: cfg.Allow, own: hostAddresses}}
+	g := &Gateway{cfg: cfg, egress: egress{subnet: cfg.Subnet, allow: cfg.Allow, named: private, own: hostAddresses},
+		tcp: newFlows(maxFlows, unitFlows, tcpIdle), udp: newFlows(maxFlows, unitFlows, udpIdle)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},

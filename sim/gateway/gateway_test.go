@@ -33,6 +33,7 @@ func TestEgress(t *testing.T) {
 	e := egress{
 		subnet: netip.MustParsePrefix("10.77.0.0/24"),
 		allow:  []netip.AddrPort{port("192.168.7.20:22"), port("127.0.0.1:22"), port("169.254.169.254:22")},
+		named:  private,
 		own:    func() ([]netip.Addr, error) { return []netip.Addr{host}, nil },
 	}
 	for to, want := range map[string]bool{
