@@ -1,4 +1,4 @@
-package e2e_test
+package e2e
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ import (
 	"github.com/racklet/racklet/artifact/oci"
 	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/firmware/wire/link"
-	"github.com/racklet/racklet/rack"
+	nouns "github.com/racklet/racklet/rack" // rack is a type of this package
 	"github.com/racklet/racklet/rack/example"
 	"github.com/racklet/racklet/rack/racktest"
 	"github.com/racklet/racklet/sim"
@@ -41,7 +41,7 @@ import (
 type variant struct {
 	name   string
 	layout string // directory of the release
-	spec   *rack.ReleaseSpec
+	spec   *nouns.ReleaseSpec
 	disk   []byte // the beginning of a new data disk
 }
 
@@ -106,7 +106,7 @@ func (v variant) read(b *testing.B) variant {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if v.spec, err = rack.ParseReleaseSpec(doc); err != nil {
+	if v.spec, err = nouns.ParseReleaseSpec(doc); err != nil {
 		b.Fatal(err)
 	}
 	return v
@@ -121,8 +121,8 @@ type virtualRack struct {
 	stop func()
 }
 
-// newRack builds a rack of n units, all off, that boot in the variant's way.
-func newRack(b *testing.B, v variant, n int) *virtualRack {
+// newVirtualRack builds a rack of n units, all off, that boot in the variant's way.
+func newVirtualRack(b *testing.B, v variant, n int) *virtualRack {
 	b.Helper()
 	files, err := example.Files(example.Options{Name: "bench", ID: "0b5e4c1a-3f0e-4a57-9f6e-1d2c3b4a5968", Units: n, Release: *v.spec})
 	if err != nil {
@@ -132,10 +132,10 @@ func newRack(b *testing.B, v variant, n int) *virtualRack {
 	for name, data := range files {
 		fsys[name] = &fstest.MapFile{Data: data}
 	}
-	where := rack.Repository{URL: sim.RepositoryURL, Ref: rack.DefaultRef, MetadataRef: rack.DefaultMetadataRef}
+	where := nouns.Repository{URL: sim.RepositoryURL, Ref: nouns.DefaultRef, MetadataRef: nouns.DefaultMetadataRef}
 	repository := b.TempDir()
 	if _, err := source.InitRepository(repository, source.InitOptions{Files: fsys, Repository: where,
-		Sign: source.SignOptions{SlotManifest: func(d rack.Digest) ([]byte, error) {
+		Sign: source.SignOptions{SlotManifest: func(d nouns.Digest) ([]byte, error) {
 			return os.ReadFile(filepath.Join(v.layout, "blobs", "sha256", d.Hex()))
 		}}}); err != nil {
 		b.Fatal(err)
@@ -238,7 +238,7 @@ func (r *virtualRack) boot(b *testing.B) sample {
 }
 
 // console is what a unit printed.
-func (r *virtualRack) console(slot rack.SlotID) string {
+func (r *virtualRack) console(slot nouns.SlotID) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var text strings.Builder
@@ -266,7 +266,7 @@ func BenchmarkCostOfTrust(b *testing.B) {
 	rounds := max(b.N, leastRounds)
 	for round := range rounds {
 		for i, v := range variants {
-			r := newRack(b, v, 1)
+			r := newVirtualRack(b, v, 1)
 			s := r.boot(b)
 			samples[i] = append(samples[i], s)
 			text := r.console(1)
@@ -301,7 +301,7 @@ func BenchmarkFourUnits(b *testing.B) {
 	v := checked(b)
 	var samples []sample
 	for range max(b.N, 3) {
-		r := newRack(b, v, 4)
+		r := newVirtualRack(b, v, 4)
 		samples = append(samples, r.boot(b))
 		r.stop()
 	}
@@ -313,7 +313,7 @@ func BenchmarkFourUnits(b *testing.B) {
 // BenchmarkEvidence asks running units' BMCs for evidence over fresh nonces
 // through Redfish, one after the other, and prints the 95th percentile.
 func BenchmarkEvidence(b *testing.B) {
-	r := newRack(b, checked(b), 4)
+	r := newVirtualRack(b, checked(b), 4)
 	r.boot(b)
 	r.conn.Close() // the line has one user at a time
 	r.conn = nil
