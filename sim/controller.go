@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/racklet/racklet/firmware/driver"
+	"github.com/racklet/racklet/firmware/driver/eeprom"
 	"github.com/racklet/racklet/firmware/driver/emc2305"
 	"github.com/racklet/racklet/firmware/driver/ina228"
 	"github.com/racklet/racklet/firmware/driver/tmp117"
@@ -56,7 +57,10 @@ func newController(r *Rack) (*controller, error) {
 				p.SetDrive(fan, share)
 			}
 		}))
-	var err error
+	err := fitEEPROM(c.chips, filepath.Join(r.cfg.Dir, "rmc.eeprom"), controllerBoard, time.Now().UTC())
+	if err != nil {
+		return nil, err
+	}
 	if c.flash, err = chip.OpenFlash(filepath.Join(r.cfg.Dir, "rmc.flash"), rmcFlash); err != nil {
 		return nil, err
 	}
@@ -88,7 +92,7 @@ func (c *controller) boot() error {
 	ports := rmc.Ports{
 		Bus:        writer(func(p []byte) { c.rack.bus.send(c.inbox, p) }),
 		Management: writer(c.rack.line.fromRMC),
-		Flash:      c.flash, Meter: meter, Inlet: tmp117.New(c.chips, 0), Fans: fanChip,
+		Flash:      c.flash, Meter: meter, Inlet: tmp117.New(c.chips, 0), Fans: fanChip, Identity: eeprom.New(c.chips, 0),
 	}
 	for i := range int(c.rack.cfg.Rack.Spec.Slots) {
 		ports.Present[i] = driver.Input(sense(func() bool { return c.rack.plant.Slot(i + 1).Present }))

@@ -79,8 +79,8 @@ func routes() []route {
 		{"POST", "/sim/v1/slots/{slot}/resume", "resumeUnit", "Let a paused compute unit run on", nil, nil, nil, "", (*Rack).resumeUnit},
 		{"POST", "/sim/v1/slots/{slot}/bmc/hang", "hangBMC", "Hang a BMC: it does and answers nothing, its pins stay as they are", nil, nil, nil, "", (*Rack).hangBMC},
 		{"POST", "/sim/v1/slots/{slot}/bmc/restart", "restartBMC", "Restart a BMC, hung or not", nil, nil, nil, "", (*Rack).restartBMC},
-		{"PUT", "/sim/v1/slots/{slot}/chips/{chip}", "setChip", "Set how a chip on a tray misbehaves: power (the current monitor) or temperature", nil, ChipRequest{}, nil, "", (*Rack).setChip},
-		{"PUT", "/sim/v1/rmc/chips/{chip}", "setRackChip", "Set how a chip of the RMC misbehaves: power, temperature or fans", nil, ChipRequest{}, nil, "", (*Rack).setRackChip},
+		{"PUT", "/sim/v1/slots/{slot}/chips/{chip}", "setChip", "Set how a chip on a tray misbehaves: power (the current monitor), temperature or eeprom", nil, ChipRequest{}, nil, "", (*Rack).setChip},
+		{"PUT", "/sim/v1/rmc/chips/{chip}", "setRackChip", "Set how a chip of the RMC misbehaves: power, temperature, fans or eeprom", nil, ChipRequest{}, nil, "", (*Rack).setRackChip},
 		{"POST", "/sim/v1/slots/{slot}/flash/flip", "flipFlash", "Flip a bit of a BMC's flash", nil, FlipRequest{}, nil, "", (*Rack).flipFlash},
 		{"POST", "/sim/v1/slots/{slot}/disk/flip", "flipDisk", "Flip a bit of a compute unit's data disk", nil, FlipRequest{}, nil, "", (*Rack).flipDisk},
 	}

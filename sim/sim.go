@@ -168,6 +168,9 @@ func (r *Rack) fit(slot uint8, u *rack.ComputeUnit) (*tray, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provision: %w", err)
 	}
+	if err := fitEEPROM(t.chips, filepath.Join(t.dir, "eeprom"), trayBoard, time.Now().UTC()); err != nil {
+		return nil, fmt.Errorf("provision: %w", err)
+	}
 	r.bus.connect(t.inbox)
 	t.port = r.netw.AddPort(t.name)
 	return t, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"github.com/racklet/racklet/firmware/driver/eeprom"
 	"github.com/racklet/racklet/firmware/driver/emc2305"
 	"github.com/racklet/racklet/firmware/driver/ina228"
 	"github.com/racklet/racklet/firmware/driver/tmp117"
@@ -15,8 +16,8 @@ import (
 
 // Chips by the names that /sim/v1 gives them.
 var (
-	trayChips = map[string]uint16{"power": ina228.DefaultAddress, "temperature": tmp117.DefaultAddress}
-	rackChips = map[string]uint16{"power": ina228.DefaultAddress, "temperature": tmp117.DefaultAddress, "fans": emc2305.DefaultAddress}
+	trayChips = map[string]uint16{"power": ina228.DefaultAddress, "temperature": tmp117.DefaultAddress, "eeprom": eeprom.DefaultAddress}
+	rackChips = map[string]uint16{"power": ina228.DefaultAddress, "temperature": tmp117.DefaultAddress, "fans": emc2305.DefaultAddress, "eeprom": eeprom.DefaultAddress}
 )
 
 // State is the truth about every physical thing, as nobody inside the rack

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/racklet/racklet/firmware/bmc"
+	"github.com/racklet/racklet/firmware/driver/eeprom"
 	"github.com/racklet/racklet/firmware/driver/ina228"
 	"github.com/racklet/racklet/firmware/driver/tmp117"
 	"github.com/racklet/racklet/firmware/wire"
@@ -99,6 +100,7 @@ func (t *tray) boot() error {
 		LED:         pin(func(on bool) { t.led = on }),
 		Meter:       meter,
 		Thermometer: tmp117.New(t.chips, 0),
+		Identity:    eeprom.New(t.chips, 0),
 	})
 	if err != nil {
 		return fmt.Errorf("start BMC of slot %d: %w", t.slot, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/racklet/racklet/firmware/bmc"
+	"github.com/racklet/racklet/firmware/driver/eeprom"
 	"github.com/racklet/racklet/firmware/driver/emc2305"
 	"github.com/racklet/racklet/firmware/driver/ina228"
 	"github.com/racklet/racklet/firmware/driver/tmp117"
@@ -78,6 +79,7 @@ func newLoop(t *testing.T) *loop {
 	}))
 	l.bus.Attach(rackInlet, chip.NewTMP117(func() float64 { return p.Rack().Inlet }))
 	l.bus.Attach(rackFans, chip.NewEMC2305(func(f int) float64 { return p.Fan(f).RPM }, p.SetDrive))
+	label(t, l.bus, "RACK")
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	owners := trust.Keyring{Keys: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, Threshold: 1}
 	image := make([]byte, trust.ChunkSize)
@@ -96,6 +98,7 @@ func newLoop(t *testing.T) *loop {
 			return chip.Rail{Volts: s.Volts, Amps: s.Amps, Joules: s.Joules, Die: s.Air}
 		}))
 		y.bus.Attach(trayHeat, chip.NewTMP117(func() float64 { return p.Slot(n).Board }))
+		label(t, y.bus, "TRAY"+string(rune('0'+n)))
 		cfg := bmc.Config{Slot: uint8(n), DeviceKey: key, Owners: owners, Emulated: true}
 		if err := bmc.Provision(y.flash, cfg); err != nil {
 			t.Fatal(err)
@@ -108,6 +111,22 @@ func newLoop(t *testing.T) *loop {
 	return l
 }
 
+// label puts an EEPROM with a serial number on a board.
+func label(t *testing.T, bus *chip.Bus, serial string) {
+	t.Helper()
+	bus.Attach(eeprom.DefaultAddress, chip.NewEEPROM([6]byte{2, 0, 0, 0, 0, 1}))
+	var r eeprom.Record
+	if err := r.Set(eeprom.SerialNumber, serial); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Set(eeprom.Manufacturer, "Racklet"); err != nil {
+		t.Fatal(err)
+	}
+	if err := eeprom.New(bus, 0).WriteRecord(&r); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (l *loop) startRMC() {
 	l.t.Helper()
 	meter, err := ina228.New(l.bus, ina228.Config{Address: rackMeter, ShuntMicroohms: 5000, MaxMilliamps: 8000})
@@ -118,7 +137,7 @@ func (l *loop) startRMC() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	ports := rmc.Ports{Bus: &l.toBus, Management: &l.toLine, Flash: l.flash, Meter: meter, Inlet: tmp117.New(l.bus, rackInlet), Fans: fans}
+	ports := rmc.Ports{Bus: &l.toBus, Management: &l.toLine, Flash: l.flash, Meter: meter, Inlet: tmp117.New(l.bus, rackInlet), Fans: fans, Identity: eeprom.New(l.bus, 0)}
 	for i := range l.trays {
 		ports.Present[i] = input(func() bool { return l.p.Slot(i + 1).Present })
 	}
@@ -136,7 +155,7 @@ func (l *loop) startBMC(i int) {
 	}
 	y.port = wire.Port{Own: wire.BMC(uint8(n)), Slot: uint8(n)}
 	y.bmc, err = bmc.New(bmc.Config{}, bmc.Ports{
-		Flash: y.flash, Meter: meter, Thermometer: tmp117.New(y.bus, trayHeat),
+		Flash: y.flash, Meter: meter, Thermometer: tmp117.New(y.bus, trayHeat), Identity: eeprom.New(y.bus, 0),
 		Switch:    output(func(v bool) { l.p.SetSwitch(n, v) }),
 		PowerGood: input(func() bool { return l.p.Slot(n).PowerGood }),
 	})
