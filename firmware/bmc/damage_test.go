@@ -1,6 +1,7 @@
 package bmc
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"testing"
 
@@ -115,4 +116,21 @@ func evidenceOf(t *testing.T, r *rig) trust.Evidence {
 		t.Fatal(err)
 	}
 	return *e
+}
+
+// TestUnitsTextsAreNoRecords: what a unit reports goes into the store, and cannot look like a record there.
+func TestUnitsTextsAreNoRecords(t *testing.T) {
+	r := raisedRig(t)
+	want := r.b.floors
+	r.runUnit()
+	evil := append([]byte{0xA5, keyFloors, floorsSize, 0, 1, 2, 3, 4}, make([]byte, 60)...)
+	raw := append([]byte{byte(wire.StageFailed), 1, 'x', 0, byte(len(evil))}, evil...)
+	r.mustCall(wire.SideInBand, wire.CmdReportStage, raw)
+	if s := r.b.failure.Seen.String(); s == "" || bytes.ContainsAny([]byte(s), "\x00\x02\xA5") {
+		t.Errorf("kept %q", s)
+	}
+	r.boot()
+	if r.b.floors != want {
+		t.Errorf("floors %+v", r.b.floors)
+	}
 }

@@ -110,7 +110,8 @@ func AppendExtendMeasurement(dst []byte, register uint8, digest *[32]byte, label
 	return appendText(dst, label[:min(len(label), MaxLabel)])
 }
 
-// ParseExtendMeasurement reads the request of ExtendMeasurement. The label is a view of b.
+// ParseExtendMeasurement reads the request of ExtendMeasurement. The label is a view of b, and no text before it went
+// through MakeText64.
 func ParseExtendMeasurement(b []byte) (register uint8, digest [32]byte, label []byte, err error) {
 	c := cursor{b: b}
 	register = c.u8()

@@ -1,5 +1,7 @@
 package wire
 
+import "unicode/utf8"
+
 // Text32 is a text of at most 32 bytes that needs no memory of its own. The
 // zero value is the empty text. Values of equal text are equal (==).
 type Text32 struct {
@@ -23,18 +25,21 @@ type Text72 struct {
 // MakeText32 returns s as a Text32, cut at a character boundary if it is too long.
 func MakeText32(s string) (t Text32) {
 	t.n = uint8(copy(t.b[:], s[:cut(s, len(t.b))]))
+	clean(t.b[:t.n])
 	return t
 }
 
 // MakeText64 returns s as a Text64, cut at a character boundary if it is too long.
 func MakeText64(s string) (t Text64) {
 	t.n = uint8(copy(t.b[:], s[:cut(s, len(t.b))]))
+	clean(t.b[:t.n])
 	return t
 }
 
 // MakeText72 returns s as a Text72, cut at a character boundary if it is too long.
 func MakeText72(s string) (t Text72) {
 	t.n = uint8(copy(t.b[:], s[:cut(s, len(t.b))]))
+	clean(t.b[:t.n])
 	return t
 }
 
@@ -78,6 +83,28 @@ func (t *Text64) Bytes() []byte { return t.b[:t.n] }
 func (t *Text72) Bytes() []byte { return t.b[:t.n] }
 
 // set copies p, which the caller has checked to fit.
-func (t *Text32) set(p []byte) { *t = Text32{}; t.n = uint8(copy(t.b[:], p)) }
-func (t *Text64) set(p []byte) { *t = Text64{}; t.n = uint8(copy(t.b[:], p)) }
-func (t *Text72) set(p []byte) { *t = Text72{}; t.n = uint8(copy(t.b[:], p)) }
+func (t *Text32) set(p []byte) { *t = Text32{}; t.n = uint8(copy(t.b[:], p)); clean(t.b[:t.n]) }
+func (t *Text64) set(p []byte) { *t = Text64{}; t.n = uint8(copy(t.b[:], p)); clean(t.b[:t.n]) }
+func (t *Text72) set(p []byte) { *t = Text72{}; t.n = uint8(copy(t.b[:], p)); clean(t.b[:t.n]) }
+
+// clean replaces each byte that is no printable text by a question mark: control characters, which a terminal would obey
+// and a log would break at; characters that turn the direction of writing; and what is no UTF-8. Who sends a text may be
+// a hostile unit, and who reads it an operator's terminal.
+func clean(p []byte) {
+	for i := 0; i < len(p); {
+		r, n := utf8.DecodeRune(p[i:])
+		if n == 1 && r == utf8.RuneError || control(r) {
+			for j := i; j < i+n; j++ {
+				p[j] = '?'
+			}
+		}
+		i += n
+	}
+}
+
+// control says whether a character acts instead of being seen: C0, DEL, C1, the separators of lines and paragraphs, and
+// the marks, embeddings, overrides and isolates of bidirectional text (Unicode, annex 9).
+func control(r rune) bool {
+	return r < 0x20 || r >= 0x7F && r < 0xA0 || r == 0x61C || r == 0x200E || r == 0x200F ||
+		r >= 0x2028 && r <= 0x202E || r >= 0x2066 && r <= 0x2069 || r == 0xFEFF
+}
