@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"container/list"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -100,4 +101,48 @@ func (f *flow) forget() {
 	if f.of.count[f.from]--; f.of.count[f.from] == 0 {
 		delete(f.of.count, f.from)
 	}
+}
+
+// guarded is a listener inside the rack whose connections count as flows.
+type guarded struct {
+	net.Listener
+	flows *flows
+}
+
+func (g guarded) Accept() (net.Conn, error) {
+	c, err := g.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	var from netip.Addr
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		from = a.AddrPort().Addr().Unmap()
+	}
+	return &guardedConn{c, g.flows.add(from, func() { c.Close() })}, nil
+}
+
+type guardedConn struct {
+	net.Conn
+	flow *flow
+}
+
+func (c *guardedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.flow.touch()
+	}
+	return n, err
+}
+
+func (c *guardedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.flow.touch()
+	}
+	return n, err
+}
+
+func (c *guardedConn) Close() error {
+	c.flow.stop()
+	return nil
 }

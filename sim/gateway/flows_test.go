@@ -138,13 +138,29 @@ func TestFloodUDP(t *testing.T) {
 	}
 }
 
-// TestFloodTCP: a unit opens connections and lets them lie.
+// TestFloodTCP: a unit opens connections and lets them lie, to the outside and
+// to a service of the gateway.
 func TestFloodTCP(t *testing.T) {
 	b := newBench(t)
-	l, err := net.Listen("tcp4", netip.AddrPortFrom(outside(t), 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Run("outside", func(t *testing.T) {
+		l, err := net.Listen("tcp4", netip.AddrPortFrom(outside(t), 0).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.gw.egress.allow = []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String())}
+		b.flood(t, l, l.Addr().String())
+	})
+	t.Run("service", func(t *testing.T) {
+		l, err := b.gw.Listen(443)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.flood(t, l, "10.77.0.1:443")
+	})
+}
+
+func (b *bench) flood(t *testing.T, l net.Listener, address string) {
+	t.Helper()
 	defer l.Close()
 	var open atomic.Int32
 	go func() {
@@ -161,10 +177,8 @@ func TestFloodTCP(t *testing.T) {
 			}()
 		}
 	}()
-	b.gw.egress.allow = []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String())}
-	const n = 3 * unitFlows
-	for range n {
-		c, err := b.dial(t, l.Addr().String())
+	for range 3 * unitFlows {
+		c, err := b.dial(t, address)
 		if err != nil {
 			t.Fatal(err)
 		}

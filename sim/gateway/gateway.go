@@ -234,13 +234,14 @@ func (g *Gateway) Leases() map[string]netip.Addr {
 }
 
 // Listen opens a TCP port on the gateway's address inside the rack's network.
-// The host's own network does not see it.
+// The host's own network does not see it. Its connections have the bounds of
+// flows: a unit that opens too many loses its own.
 func (g *Gateway) Listen(port uint16) (net.Listener, error) {
 	l, err := gonet.ListenTCP(g.stack, tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(g.cfg.Address.As4()), Port: port}, ipv4.ProtocolNumber)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v port %d: %w", g.cfg.Address, port, err)
 	}
-	return l, nil
+	return guarded{l, g.tcp}, nil
 }
 
 // DialContext connects to a unit as the gateway. network is tcp or tcp4,
