@@ -175,7 +175,9 @@ func setStateEffecter(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) 
 	switch state {
 	case wire.SystemPowerOn:
 		if set && b.desired.power != wire.PowerOn {
-			b.desirePower(wire.PowerOn)
+			if !b.desirePower(wire.PowerOn) {
+				return dst, wire.CodeError
+			}
 			b.clearFault()
 		}
 		return dst, wire.CodeSuccess

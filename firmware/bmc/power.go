@@ -257,6 +257,11 @@ func (b *BMC) stepDraining() {
 func (b *BMC) stepFaulted() {
 	if b.desired.power != wire.PowerOn {
 		b.clearFault()
+		return
+	}
+	if b.now-b.checkpoint >= checkpointMillis {
+		b.checkpoint = b.now
+		b.keepFailure() // writes only what could not be written when it happened
 	}
 }
 
@@ -354,22 +359,23 @@ func (b *BMC) granted(mW uint32) {
 	}
 }
 
-// perform carries out a one-off order. It answers CodeNotReady when there is nothing to carry it out on.
+// perform carries out a one-off order. It answers CodeNotReady when there is nothing to carry it out on, and CodeError when
+// the store does not keep what it changes: an order to start is then refused, an order to stop carried out all the same.
 func (b *BMC) perform(kind wire.ResetKind) wire.Code {
+	kept := true
 	switch kind {
 	case wire.ResetGracefulOff:
-		b.desirePower(wire.PowerOff) // stepRunning does the rest
+		kept = b.desirePower(wire.PowerOff) // stepRunning does the rest
 	case wire.ResetForceOff:
-		b.desirePower(wire.PowerOff)
+		kept = b.desirePower(wire.PowerOff)
 		if b.state != wire.StateFaulted { // stepFaulted leaves that one
 			b.openSwitch("ordered")
 			b.enter(wire.StateOff)
 		}
 	case wire.ResetCycle:
-		if !b.acknowledge() {
+		if !b.acknowledge() || !b.desirePower(wire.PowerOn) {
 			return wire.CodeError
 		}
-		b.desirePower(wire.PowerOn)
 		b.clearFault()
 		if b.closed {
 			b.openSwitch("ordered")
@@ -391,14 +397,23 @@ func (b *BMC) perform(kind wire.ResetKind) wire.Code {
 			b.unitReset(1)
 		}
 	}
+	if !kept {
+		return wire.CodeError // it is off, and will not be for longer than the BMC runs
+	}
 	return wire.CodeSuccess
 }
 
-func (b *BMC) desirePower(p wire.Power) {
-	if b.desired.power != p {
-		b.desired.power = p
-		b.keepDesired()
+// desirePower changes the desired power and says whether that will survive. Off holds until a restart even if it will not.
+func (b *BMC) desirePower(p wire.Power) bool {
+	before := b.desired.power
+	b.desired.power = p
+	if b.keepDesired() {
+		return true
 	}
+	if p != wire.PowerOff {
+		b.desired.power = before
+	}
+	return false
 }
 
 // watchReset counts resets of the unit, and releases the reset line after a pulse of ours.

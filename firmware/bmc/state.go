@@ -190,11 +190,13 @@ func (b *BMC) acknowledge() bool {
 	return true
 }
 
-// keep writes one value and says whether it will survive. A store that fails is flagged, and what must not happen
-// unrecorded does not happen.
+// keep writes one value and says whether it will survive. A store that failed once is flagged until the BMC restarts, and
+// what must not happen unrecorded does not happen.
 func (b *BMC) keep(key uint8, p []byte) bool {
 	err := b.ledger.put(key, p)
-	b.worn = err != nil
+	if err != nil {
+		b.worn = true
+	}
 	return err == nil
 }
 
