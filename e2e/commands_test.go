@@ -217,8 +217,19 @@ func kill9(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("process %d", pid)
 	}
 	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
-	if err := gone(pid); err != nil {
-		ts.Fatalf("kill9: %v", err)
+	ts.Check(gone(pid))
+	// Its files close when the last of its threads is gone, which is later.
+	lock, err := os.Open(filepath.Join(ts.Getenv("STATE"), "lock"))
+	ts.Check(err)
+	defer lock.Close()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("kill9: the lock is not free: %v", err)
+		}
 	}
 }
 

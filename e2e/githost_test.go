@@ -163,20 +163,31 @@ func (g *gitHosts) newKey(kind string) error {
 	return nil
 }
 
-// newDeployKey makes the key that may read, and writes it as ssh-keygen does.
+// newDeployKey makes the key that may read, and beside it another one that may
+// not.
 func (g *gitHosts) newDeployKey(file string) error {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
+	if _, err := writeDeployKey(file + "-wrong"); err != nil {
 		return err
 	}
-	if g.deploy, err = ssh.NewPublicKey(public); err != nil {
-		return err
+	var err error
+	g.deploy, err = writeDeployKey(file)
+	return err
+}
+
+// writeDeployKey makes a key and writes it as ssh-keygen does.
+func writeDeployKey(file string) (ssh.PublicKey, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
 	}
 	block, err := ssh.MarshalPrivateKey(private, "deploy")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(file, pem.EncodeToMemory(block), 0o600)
+	if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+		return nil, err
+	}
+	return ssh.NewPublicKey(public)
 }
 
 func certificate() (*tls.Certificate, error) {
