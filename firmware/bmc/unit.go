@@ -15,16 +15,20 @@ func (b *BMC) setStage(s wire.Stage, text string) {
 		b.clearFailure() // it moved after all
 	}
 	b.stage, b.stageSince, b.overdue = s, b.now, false
-	// Within the bounds of the bucket: the unit decides how often this happens.
-	if !b.bucket.take(b.now) {
-		return
-	}
-	b.event(wire.EventStage, uint16(s), text, nil)
-	b.boot.stage = s
-	if s == wire.StageOS && b.bootSlot == b.boot.preferred {
+	// Within the bounds of the bucket: the unit decides how often this happens. That a staged slot has proven itself is
+	// kept all the same; it happens once.
+	proven := s == wire.StageOS && b.bootSlot == b.boot.preferred && b.boot.trial != trialProven
+	if proven {
 		b.boot.trial = trialProven // its kernel and stage 1 have done all their work
 	}
-	b.keepBoot()
+	logged := b.bucket.take(b.now)
+	if logged {
+		b.event(wire.EventStage, uint16(s), text, nil)
+	}
+	b.boot.stage = s
+	if logged || proven {
+		b.keepBoot()
+	}
 }
 
 var timeoutReason = wire.MakeText32("boot.timeout")

@@ -3,6 +3,7 @@ package bmc
 import (
 	"bytes"
 	"crypto/ed25519"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/racklet/racklet/firmware/driver"
@@ -512,5 +513,27 @@ func TestQuickCyclesAreLogged(t *testing.T) {
 	}
 	if n := r.b.eventSeq - mark; n > bucketSize {
 		t.Errorf("a unit by itself caused %d events at once", n)
+	}
+}
+
+// TestAProvenSlotIsKeptWithoutEvents: a unit that has spent its events proves its staged slot all the same.
+func TestAProvenSlotIsKeptWithoutEvents(t *testing.T) {
+	r := newRig(t)
+	r.runUnit()
+	stageSome(r, rand.New(rand.NewPCG(1, 1)))
+	r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
+	r.until(wire.StateRunning)
+	if r.b.bootSlot != wire.SlotB || r.b.boot.trial == trialProven {
+		t.Fatalf("slot %d, trial %d", r.b.bootSlot, r.b.boot.trial)
+	}
+	r.b.bucket.tokens, r.b.bucket.at = 0, r.b.now
+	for range 3 {
+		r.stage(wire.StageBootstrap)
+		r.stage(wire.StageOS)
+	}
+	r.boot()
+	r.step(1)
+	if r.b.boot.trial != trialProven {
+		t.Errorf("trial %d after a restart", r.b.boot.trial)
 	}
 }
