@@ -21,8 +21,11 @@ type computerSystem struct {
 	ODataID    string `json:"@odata.id"`
 	ID         string `json:"Id"`
 	PowerState string
-	Location   bool `json:"LocationIndicatorActive"`
-	Console    struct {
+
+	Manufacturer, Model, PartNumber, SerialNumber string
+
+	Location bool `json:"LocationIndicatorActive"`
+	Console  struct {
 		WebSocket struct{ ConsoleURI string }
 	} `json:"SerialConsole"`
 	LogServices link
@@ -53,6 +56,7 @@ func (c *computerSystem) status() UnitStatus {
 		CPUPercent: o.CPUPercent, MemoryMiB: o.MemoryUsedMiB, Address: o.Address, BootCount: o.BootCount, LED: c.Location,
 		EvidenceVoid: o.EvidenceVoid, FallbackSlot: o.FallbackSlot, Available: o.Available, AgeSeconds: o.AgeSeconds,
 		RailSeconds: o.RailSeconds, Present: o.Present,
+		Manufacturer: printable(c.Manufacturer), Model: printable(c.Model), PartNumber: printable(c.PartNumber), SerialNumber: printable(c.SerialNumber),
 	}
 }
 

@@ -68,6 +68,10 @@ type UnitStatus struct {
 	AgeSeconds         float64 `json:"ageSeconds"`   // since it last answered
 	RailSeconds        float64 `json:"railSeconds"`  // since its rail came up
 	Present            bool    `json:"present"`      // the tray is in its slot
+	Manufacturer       string  `json:"manufacturer"` // of the tray, as are the next three
+	Model              string  `json:"model"`
+	PartNumber         string  `json:"partNumber"`
+	SerialNumber       string  `json:"serialNumber"`
 }
 
 // running tells whether the unit's own operating system reports itself well.

@@ -40,7 +40,7 @@ func newUnitList(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Short:   "List the units",
-		Example: "  racklet unit list -o json",
+		Example: "  racklet unit list -o wide\n  racklet unit list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := env.client()
@@ -51,15 +51,24 @@ func newUnitList(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return env.print(s.Units, func(w io.Writer) error {
-				for i := range s.Units {
-					u := &s.Units[i]
-					fmt.Fprintf(w, "%s\tslot %d\t%s\t%s\n", u.Name, u.Slot, u.Power, stageText(u))
-				}
-				return nil
-			})
+			return env.print(s.Units, func(w io.Writer) error { return writeUnitList(w, s.Units, env.output == "wide") })
 		},
 	}
+}
+
+// writeUnitList writes a line per unit; wide, with what its tray says of itself.
+func writeUnitList(w io.Writer, units []UnitStatus, wide bool) error {
+	for i := range units {
+		u := &units[i]
+		fmt.Fprintf(w, "%s\tslot %d\t%s\t%s", u.Name, u.Slot, u.Power, stageText(u))
+		if wide {
+			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", dash(u.Manufacturer), dash(u.Model), dash(u.PartNumber), dash(u.SerialNumber))
+		}
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resets maps the words of the command line to Redfish reset types

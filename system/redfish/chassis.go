@@ -83,9 +83,9 @@ func (s *Service) chassis(c place) object {
 	if state != "Absent" {
 		state = "Enabled"
 	}
-	return object{
+	return identified(&u.controller, object{
 		"@odata.type": "#Chassis.v1_28_0.Chassis", "@odata.id": c.uri(), "Id": c.id, "Name": fmt.Sprintf("Tray in slot %d", u.slot),
-		"ChassisType": "Sled", "Manufacturer": "Racklet", "PowerState": powerState(&u.state),
+		"ChassisType": "Sled", "PowerState": powerState(&u.state),
 		"Status":                  s.status(&u.controller, state, health),
 		"Location":                object{"PartLocation": object{"LocationType": "Slot", "LocationOrdinalValue": u.slot, "ServiceLabel": fmt.Sprintf("Slot %d", u.slot)}},
 		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
@@ -98,7 +98,7 @@ func (s *Service) chassis(c place) object {
 			"@odata.type": "#RackletTray.v1_0_0.Racklet", "Slot": u.slot, "Present": volatile{!s.absent(u)},
 			"AgeSeconds": volatile{s.age(&u.controller)},
 		}},
-	}
+	})
 }
 
 func (s *Service) rackHealth() string {
@@ -119,9 +119,9 @@ func (s *Service) rackChassis() object {
 		systems = append(systems, ref(systemURI(u)))
 	}
 	st := &s.rack
-	return object{
+	return identified(&s.rmc, object{
 		"@odata.type": "#Chassis.v1_28_0.Chassis", "@odata.id": rackURI, "Id": "rack", "Name": s.o.Rack.Metadata.Name,
-		"ChassisType": "Rack", "Manufacturer": "Racklet", "PowerState": "On", "UUID": s.o.Rack.Spec.ID,
+		"ChassisType": "Rack", "PowerState": "On", "UUID": s.o.Rack.Spec.ID,
 		"Status":         volatile{s.status(&s.rmc, "Enabled", s.rackHealth())},
 		"PowerSubsystem": ref(rackURI + "/PowerSubsystem"), "ThermalSubsystem": ref(rackURI + "/ThermalSubsystem"),
 		"EnvironmentMetrics": ref(rackURI + "/EnvironmentMetrics"), "Sensors": ref(rackURI + "/Sensors"),
@@ -140,7 +140,7 @@ func (s *Service) rackChassis() object {
 			"Available": volatile{s.rmc.online}, "AgeSeconds": volatile{s.age(&s.rmc)}, "FrameErrors": volatile{st.FrameErrors},
 			"Policies": policiesObject(&s.rules),
 		}},
-	}
+	})
 }
 
 func (s *Service) fanList() []object {

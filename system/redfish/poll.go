@@ -45,7 +45,7 @@ func (s *Service) heard(c *controller, err error) {
 }
 
 func (s *Service) pollRMC(ctx context.Context) {
-	var clock time.Time
+	var clock, board time.Time
 	told := false
 	every(ctx, pollState, func() {
 		state, err := s.conn.RackState(ctx)
@@ -73,6 +73,7 @@ func (s *Service) pollRMC(ctx context.Context) {
 		if state.LastEvent != s.rmc.after {
 			s.pollEvents(ctx, &s.rmc)
 		}
+		board = s.pollBoard(ctx, &s.rmc, board)
 	})
 }
 
@@ -100,7 +101,7 @@ func (s *Service) pollPolicies(ctx context.Context, told bool) bool {
 }
 
 func (s *Service) pollUnit(ctx context.Context, u *unit) {
-	var clock, report, slots time.Time
+	var clock, report, slots, board time.Time
 	every(ctx, pollState, func() {
 		state, err := s.refresh(ctx, u)
 		if err != nil {
@@ -136,6 +137,7 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 				s.mu.Unlock()
 			}
 		}
+		board = s.pollBoard(ctx, &u.controller, board)
 	})
 }
 

@@ -42,9 +42,12 @@ func description(units int, power string) redfish.Options {
 	return o
 }
 
-func start(t *testing.T, o redfish.Options) *service {
+func start(t *testing.T, o redfish.Options, before ...func(*wiretest.Rack)) *service {
 	t.Helper()
 	r := wiretest.NewRack(len(o.Units))
+	for _, f := range before {
+		f(r)
+	}
 	o.Line = r.Line()
 	s, err := redfish.New(o)
 	if err != nil {

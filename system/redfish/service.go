@@ -106,6 +106,7 @@ type controller struct {
 	log    journal
 	after  uint32     // sequence of the newest event that was read
 	life   int        // counts controllers that began their log anew in this place
+	board  []byte     // fields of its board's FRU record; nil: not known
 	change sync.Mutex // held during a change, so that generations do not race
 }
 

@@ -186,9 +186,9 @@ func (s *Service) system(u *unit) object {
 	state, health := s.health(u)
 	st := &u.state
 	console := systemURI(u) + "/Oem/Racklet/Console"
-	return object{
+	return identified(&u.controller, object{
 		"@odata.type": "#ComputerSystem.v1_27_0.ComputerSystem", "@odata.id": systemURI(u), "Id": u.name, "Name": u.name,
-		"SystemType": "Physical", "Manufacturer": "Racklet", "Model": u.spec.Spec.Platform, "HostName": u.name,
+		"SystemType": "Physical", "Model": u.spec.Spec.Platform, "HostName": u.name,
 		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{powerState(st)},
 		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
 		"BootProgress": volatile{s.bootProgress(u)},
@@ -202,7 +202,7 @@ func (s *Service) system(u *unit) object {
 			"ResetType@Redfish.AllowableValues": resetTypes,
 		}},
 		"Oem": volatile{object{"Racklet": s.systemOem(u, console)}},
-	}
+	})
 }
 
 func (s *Service) bootProgress(u *unit) object {
