@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"os"
@@ -27,13 +28,27 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"time"
 )
 
 // User is the name that goes with the operator's token.
 const User = "racklet"
 
-// maxPush bounds what one request may carry, in bytes.
-const maxPush = 512 << 20
+// Bounds of what one request may carry, in bytes, and of what units, which
+// nobody trusts, may have git do for them at the same time.
+const (
+	maxPush    = 512 << 20
+	maxFetch   = 1 << 20 // of what a unit wants and has
+	allFetches = 32
+	ownFetches = 4 // of one address
+)
+
+// Times of a unit's request.
+const (
+	bodyTimeout   = 30 * time.Second // until its body is there
+	answerTimeout = 5 * time.Minute  // until it has read the answer
+)
 
 // Config of a host.
 type Config struct {
@@ -50,6 +65,9 @@ type Host struct {
 	token    string
 	git      string // path of git
 	backend  string // path of git http-backend
+
+	fetches  fetches
+	patience time.Duration // bodyTimeout, but in tests
 }
 
 // New prepares the directory and returns the host. It needs git.
@@ -57,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg}
+	h := &Host{cfg: cfg, patience: bodyTimeout}
 	var err error
 	if h.git, err = exec.LookPath("git"); err != nil {
 		return nil, fmt.Errorf("start git host: %w", err)
@@ -217,7 +235,24 @@ func (h *Host) handler(write bool) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		release, err := spool(w, r, h.cfg.Dir)
+		limit := int64(maxPush)
+		if !write {
+			limit = maxFetch
+			done, ok := h.fetches.begin(r)
+			if !ok {
+				w.Header().Set("Retry-After", "5")
+				http.Error(w, "too many requests at the same time", http.StatusServiceUnavailable)
+				return
+			}
+			defer done()
+			c := http.NewResponseController(w)
+			now := time.Now()
+			if err := errors.Join(c.SetReadDeadline(now.Add(h.patience)), c.SetWriteDeadline(now.Add(answerTimeout))); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
+		release, err := spool(w, r, h.cfg.Dir, limit)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 			return
@@ -235,10 +270,46 @@ func (h *Host) handler(write bool) http.Handler {
 	})
 }
 
+// fetches counts requests of units, by address.
+type fetches struct {
+	mu  sync.Mutex
+	all int
+	own map[string]int
+}
+
+// begin counts a request until done is called; it is not ok when there are too many.
+func (f *fetches) begin(r *http.Request) (done func(), ok bool) {
+	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		from = r.RemoteAddr
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all >= allFetches || f.own[from] >= ownFetches {
+		return nil, false
+	}
+	if f.own == nil {
+		f.own = map[string]int{}
+	}
+	f.all++
+	f.own[from]++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.all--
+		if f.own[from]--; f.own[from] == 0 {
+			delete(f.own, from)
+		}
+	}, true
+}
+
 // spool gives a body of unknown length one: CGI knows no chunked bodies
 // (RFC 3875, 4.1.2), and that is how git sends a large push.
-func spool(w http.ResponseWriter, r *http.Request, dir string) (release func(), err error) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxPush)
+func spool(w http.ResponseWriter, r *http.Request, dir string, limit int64) (release func(), err error) {
+	if r.ContentLength > limit {
+		return nil, fmt.Errorf("more than %d bytes", limit)
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	if r.ContentLength >= 0 {
 		return func() {}, nil
 	}

@@ -2,6 +2,7 @@ package githost
 
 import (
 	"crypto/rand"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,7 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/racklet/racklet/rack/racktest"
 	"github.com/racklet/racklet/source"
@@ -130,6 +134,99 @@ func TestPushAndFetch(t *testing.T) {
 		}
 	}
 }
+
+// TestHostileUnit has a unit send more than a fetch needs, and start requests
+// that it does not finish.
+func TestHostileUnit(t *testing.T) {
+	racktest.Tool(t, "git")
+	h, err := New(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.Repository(t.Context(), "rack"); err != nil {
+		t.Fatal(err)
+	}
+	hasty, err := New(t.Context(), h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasty.patience = 50 * time.Millisecond
+	u := serve(t, h.Reader(), h.Identity)
+	client, err := source.PinnedClient(h.Identity.Pins)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	post := func(body io.Reader, length int64) (int, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.String()+"/rack.git/git-upload-pack", body)
+		if err != nil {
+			return 0, err
+		}
+		r.ContentLength = length
+		r.Header.Set("Content-Type", "application/x-git-upload-pack-request")
+		res, err := client.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		defer res.Body.Close()
+		_, err = io.Copy(io.Discard, res.Body)
+		return res.StatusCode, err
+	}
+	zeros := func() io.Reader { return io.LimitReader(zero{}, 2<<20) }
+	for name, length := range map[string]int64{"length": 2 << 20, "chunked": -1} {
+		if code, err := post(zeros(), length); code != http.StatusRequestEntityTooLarge {
+			t.Errorf("a body of 2 MiB, %s: %d, %v", name, code, err)
+		}
+	}
+
+	// Bodies that never come: some are waited for, the rest sent away.
+	var wg sync.WaitGroup
+	var away, held atomic.Int32
+	ends := make([]*io.PipeWriter, 3*ownFetches)
+	for i := range ends {
+		var body *io.PipeReader
+		body, ends[i] = io.Pipe()
+		wg.Go(func() {
+			code, _ := post(body, -1)
+			body.Close()
+			if code == http.StatusServiceUnavailable {
+				away.Add(1)
+			} else {
+				held.Add(1)
+			}
+		})
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for int(away.Load()) < len(ends)-ownFetches && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if away.Load() != int32(len(ends)-ownFetches) || held.Load() != 0 {
+		t.Errorf("%d of %d unfinished requests sent away, %d ended", away.Load(), len(ends), held.Load())
+	}
+	for _, w := range ends {
+		w.Close()
+	}
+	wg.Wait()
+
+	// And those that are waited for are not for ever.
+	u = serve(t, hasty.Reader(), hasty.Identity)
+	body, end := io.Pipe()
+	defer end.Close()
+	if code, err := post(body, -1); code == http.StatusOK {
+		t.Errorf("a request without a body: %d, %v", code, err)
+	}
+	for _, h := range []*Host{h, hasty} {
+		h.fetches.mu.Lock()
+		if h.fetches.all != 0 || len(h.fetches.own) != 0 {
+			t.Errorf("%d requests left, by address %v", h.fetches.all, h.fetches.own)
+		}
+		h.fetches.mu.Unlock()
+	}
+}
+
+type zero struct{}
+
+func (zero) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // TestIdentity keeps keys and token over restarts, and notices damage.
 func TestIdentity(t *testing.T) {
