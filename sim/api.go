@@ -131,11 +131,11 @@ func (r *Rack) getOpenAPI(w http.ResponseWriter, _ *http.Request) (any, error) {
 	return nil, nil
 }
 
-func (r *Rack) getFaults(http.ResponseWriter, *http.Request) (any, error) {
+func (r *Rack) getPlantFaults(http.ResponseWriter, *http.Request) (any, error) {
 	return r.plant.Faults(), nil
 }
 
-func (r *Rack) setFaults(_ http.ResponseWriter, req *http.Request) (any, error) {
+func (r *Rack) setPlantFaults(_ http.ResponseWriter, req *http.Request) (any, error) {
 	f, err := body[plant.Faults](req)
 	if err != nil {
 		return nil, err
@@ -408,21 +408,27 @@ func (r *Rack) flipDisk(_ http.ResponseWriter, req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := os.OpenFile(machine.DiskPath(t.dir), os.O_RDWR, 0)
+	err = flipFile(machine.DiskPath(t.dir), f.Offset, f.Bit)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, conflict("unit %s has no data disk before its first start", t.name)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer disk.Close()
-	var b [1]byte
-	if _, err := disk.ReadAt(b[:], f.Offset); err != nil {
-		return nil, bad("offset %d: %v", f.Offset, err)
-	}
-	b[0] ^= 1 << f.Bit
-	_, err = disk.WriteAt(b[:], f.Offset)
 	return nil, err
+}
+
+// flipFile inverts one bit of a file.
+func flipFile(name string, offset int64, bit uint8) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], offset); err != nil {
+		return bad("offset %d: %v", offset, err)
+	}
+	b[0] ^= 1 << bit
+	_, err = f.WriteAt(b[:], offset)
+	return err
 }
 
 func (r *Rack) flip(req *http.Request) (*tray, FlipRequest, error) {

@@ -152,11 +152,26 @@ func TestAPI(t *testing.T) {
 	}{
 		{"GET /sim/v1", "", 200, "State", "", nil},
 		{"GET /sim/v1/openapi.json", "", 200, "", "", nil},
-		{"GET /sim/v1/faults", "", 200, "PlantFaults", "", nil},
-		{"PUT /sim/v1/faults", `{"Cut": true}`, 200, "PlantFaults", "all power is gone", func(s sim.State) bool { return !s.Supply.Standby && !s.RMC.Alive && !s.Slots[0].BMC.Alive }},
-		{"PUT /sim/v1/faults", `{}`, 200, "PlantFaults", "all power is back", func(s sim.State) bool { return s.RMC.Alive && s.RMC.Starts == 2 && s.Slots[0].BMC.Alive }},
-		{"PUT /sim/v1/faults", `{"Cute": true}`, 400, "Problem", "", nil},
-		{"PUT /sim/v1/faults", `{} {}`, 400, "Problem", "", nil},
+		{"GET /sim/v1/faults", "", 200, "", "", nil},
+		{"POST /sim/v1/faults", `{"kind": "tray-pulled", "target": "unit-1"}`, 200, "Injected", "the tray is out", func(s sim.State) bool { return !s.Slots[0].Present && !s.Slots[0].BMC.Alive }},
+		{"POST /sim/v1/faults", `{"kind": "tray-pulled", "target": "unit-9"}`, 400, "Problem", "", nil},
+		{"POST /sim/v1/faults", `{"kind": "load", "target": "unit-1"}`, 409, "Problem", "", nil},
+		{"POST /sim/v1/faults", `{"kind": "brown-out", "target": "rack", "for": "1s", "with": {"sag": "140%"}}`, 400, "Problem", "", nil},
+		{"DELETE /sim/v1/faults/1", "", 204, "", "the tray is in", alive(1, true)},
+		{"DELETE /sim/v1/faults/1", "", 404, "Problem", "", nil},
+		{"GET /sim/v1/faults/kinds", "", 200, "", "", nil},
+		{"GET /sim/v1/faults/record", "", 200, "", "", nil},
+		{"GET /sim/v1/scenario", "", 404, "Problem", "", nil},
+		{"POST /sim/v1/scenario", `{"kind": "Scenario"}`, 400, "Problem", "", nil},
+		{"POST /sim/v1/scenario", `{"apiVersion": "racklet.io/v1alpha1", "kind": "Scenario", "metadata": {"name": "x"}, "spec": {"teaches": "Nothing at all.", "needs": "machines", "length": "1h",
+			"faults": [{"kind": "bmc-hang", "target": "unit-2"}]}}`, 204, "", "the BMC hangs", func(s sim.State) bool { return s.Slots[1].BMC.Hung }},
+		{"GET /sim/v1/scenario", "", 200, "FaultOutcome", "", nil},
+		{"DELETE /sim/v1/faults", "", 200, "Cleared", "all is well", alive(2, true)},
+		{"GET /sim/v1/plant/faults", "", 200, "PlantFaults", "", nil},
+		{"PUT /sim/v1/plant/faults", `{"Cut": true}`, 200, "PlantFaults", "all power is gone", func(s sim.State) bool { return !s.Supply.Standby && !s.RMC.Alive && !s.Slots[0].BMC.Alive }},
+		{"PUT /sim/v1/plant/faults", `{}`, 200, "PlantFaults", "all power is back", func(s sim.State) bool { return s.RMC.Alive && s.RMC.Starts == 2 && s.Slots[0].BMC.Alive }},
+		{"PUT /sim/v1/plant/faults", `{"Cute": true}`, 400, "Problem", "", nil},
+		{"PUT /sim/v1/plant/faults", `{} {}`, 400, "Problem", "", nil},
 		{"PUT /sim/v1/ambient", `{"celsius": 41}`, 204, "", "inlet warms", func(s sim.State) bool { return s.Air.InletCelsius > 25 }},
 		{"PUT /sim/v1/ambient", `{"celsius": 100}`, 400, "Problem", "", nil},
 		{"PUT /sim/v1/ports/{port}", `{"fromDevice": {"down": true}, "toDevice": {"loss": 0.5}}`, 204, "", "", func(s sim.State) bool { return s.Ports[1].FromDevice.Down && s.Ports[1].ToDevice.Loss == 0.5 }},
@@ -199,6 +214,7 @@ func TestAPI(t *testing.T) {
 		method, path, _ := strings.Cut(tt.call, " ")
 		pattern, _, _ := strings.Cut(path, "?")
 		pattern = regexp.MustCompile(`chips/[a-z]+`).ReplaceAllString(pattern, "chips/{chip}")
+		pattern = regexp.MustCompile(`faults/[0-9]+$`).ReplaceAllString(pattern, "faults/{id}")
 		covered[method+" "+regexp.MustCompile(`services/[a-z]+`).ReplaceAllString(pattern, "services/{service}")] = true
 		path = strings.NewReplacer("{slot}", "1", "{port}", "unit-1").Replace(path)
 		status, body := b.call(t, method, path, tt.body)

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/racklet/racklet/rack"
 )
 
 type object = map[string]any
@@ -34,6 +36,8 @@ func OpenAPI() ([]byte, error) {
 				p["schema"] = object{"type": "string", "enum": []string{"fans", "power", "temperature"}}
 			case "service":
 				p["description"], p["schema"] = "which service", object{"type": "string", "enum": []string{"git", "mirror"}}
+			case "id":
+				p["description"], p["schema"] = "number of the fault", object{"type": "integer", "minimum": 1}
 			case "port":
 				p["description"] = "name of a port of the switch: a unit's, or gateway"
 			}
@@ -84,7 +88,12 @@ var pathParameters = regexp.MustCompile(`\{([a-z]+)\}`)
 type generator struct{ schemas object }
 
 func (g *generator) schema(t reflect.Type) object {
+	if t == reflect.TypeFor[rack.Duration]() {
+		return object{"type": "string", "examples": []string{"250ms", "30s"}}
+	}
 	switch t.Kind() {
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": g.schema(t.Elem())}
 	case reflect.Pointer:
 		return g.schema(t.Elem())
 	case reflect.Bool:
@@ -121,8 +130,10 @@ func (g *generator) schema(t reflect.Type) object {
 func (g *generator) structure(t reflect.Type) object {
 	properties := object{}
 	required := []string{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Anonymous || !f.IsExported() {
+			continue
+		}
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" {
 			name = f.Name

@@ -3,6 +3,8 @@ package sim
 import (
 	"net/http"
 
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/sim/fault"
 	"github.com/racklet/racklet/sim/netswitch"
 	"github.com/racklet/racklet/sim/plant"
 )
@@ -48,6 +50,14 @@ type (
 	ServiceRequest struct {
 		Down bool `json:"down" doc:"units get their connections closed without an answer"`
 	}
+	// Injected is the answer to an injected fault.
+	Injected struct {
+		ID int `json:"id" doc:"number of the fault, from 1"`
+	}
+	// Cleared is the answer to the clearing of all faults.
+	Cleared struct {
+		Count int `json:"count" doc:"how many there were"`
+	}
 	// AmbientRequest sets the temperature around the rack.
 	AmbientRequest struct {
 		Celsius float64 `json:"celsius" doc:"−40 to 80"`
@@ -59,8 +69,16 @@ func routes() []route {
 	return []route{
 		{"GET", "/sim/v1", "getRack", "State of every physical thing", nil, nil, State{}, "", (*Rack).getState},
 		{"GET", "/sim/v1/openapi.json", "getOpenAPI", "This interface as an OpenAPI document", nil, nil, nil, "application/json", (*Rack).getOpenAPI},
-		{"GET", "/sim/v1/faults", "getFaults", "What is broken in supply, fans and trays", nil, nil, plant.Faults{}, "", (*Rack).getFaults},
-		{"PUT", "/sim/v1/faults", "setFaults", "Replace what is broken in supply, fans and trays; an empty object heals everything", nil, plant.Faults{}, plant.Faults{}, "", (*Rack).setFaults},
+		{"GET", "/sim/v1/faults", "listFaults", "Faults that are active or wait", nil, nil, []fault.Active{}, "", (*Rack).listFaults},
+		{"POST", "/sim/v1/faults", "injectFault", "Inject a fault; the answer is its number", nil, rack.FaultSpec{}, Injected{}, "", (*Rack).injectFault},
+		{"DELETE", "/sim/v1/faults", "clearFaults", "Heal everything that was injected, forget what waits, end the scenario", nil, nil, Cleared{}, "", (*Rack).clearFaults},
+		{"DELETE", "/sim/v1/faults/{id}", "clearFault", "Heal one fault, or forget it while it waits", nil, nil, nil, "", (*Rack).clearFault},
+		{"GET", "/sim/v1/faults/kinds", "listFaultKinds", "The kinds of faults with their parameters", nil, nil, []rack.FaultKind{}, "", (*Rack).listFaultKinds},
+		{"GET", "/sim/v1/faults/record", "getRecord", "What broke, healed and was cleared so far, in order", nil, nil, []fault.Entry{}, "", (*Rack).getRecord},
+		{"POST", "/sim/v1/scenario", "startScenario", "Run a scenario on this rack; there is one at a time", nil, rack.Scenario{}, nil, "", (*Rack).startScenario},
+		{"GET", "/sim/v1/scenario", "getScenario", "What came of the scenario that runs or ran last", nil, nil, fault.Outcome{}, "", (*Rack).getScenario},
+		{"GET", "/sim/v1/plant/faults", "getPlantFaults", "What is broken in supply, fans and trays", nil, nil, plant.Faults{}, "", (*Rack).getPlantFaults},
+		{"PUT", "/sim/v1/plant/faults", "setPlantFaults", "Replace what is broken in supply, fans and trays; an empty object heals everything", nil, plant.Faults{}, plant.Faults{}, "", (*Rack).setPlantFaults},
 		{"PUT", "/sim/v1/ambient", "setAmbient", "Set the temperature around the rack", nil, AmbientRequest{}, nil, "", (*Rack).setAmbient},
 		{"PUT", "/sim/v1/ports/{port}", "setCable", "Set what is wrong with the cable in a port of the switch", nil, CableRequest{}, nil, "", (*Rack).setCable},
 		{"GET", "/sim/v1/capture", "capture", "Frames as pcapng, until the client hangs up or the time is over",

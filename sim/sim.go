@@ -60,6 +60,7 @@ type Rack struct {
 	trays []*tray // by slot, those with a unit
 
 	services map[string]*atomic.Bool // which of the neighbourhood's services are down
+	faults   *breakage
 
 	netw   *netswitch.Switch
 	gate   *gateway.Gateway
@@ -107,6 +108,7 @@ func New(cfg Config) (_ *Rack, err error) {
 	if r.rmc, err = newController(r); err != nil {
 		return nil, fmt.Errorf("simulate: %w", err)
 	}
+	r.faults = newBreakage(r)
 	r.line = newLine(r.rmc.line)
 	r.bus.connect(r.rmc.inbox)
 	if err := r.network(); err != nil {
@@ -304,6 +306,7 @@ func (r *Rack) Run(ctx context.Context) error {
 	}
 	all.Go(func() { r.physics(ctx) })
 	all.Go(func() { r.bus.run(ctx) })
+	all.Go(func() { r.faults.run(ctx) })
 	all.Go(func() { r.rmc.run(ctx) })
 	for _, t := range r.trays {
 		all.Go(func() { t.run(ctx) })

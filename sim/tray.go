@@ -16,6 +16,7 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/sim/chip"
+	"github.com/racklet/racklet/sim/fault"
 	"github.com/racklet/racklet/sim/netswitch"
 	"github.com/racklet/racklet/sim/plant"
 )
@@ -49,7 +50,11 @@ type tray struct {
 	started time.Time // when the BMC began; its clock
 	starts  int
 	hung    bool
-	restart bool // asked for by the operator
+	restart bool          // asked for by the operator
+	slow    time.Duration // of its answers on the bus
+	says    string        // power state that it claims; "": the truth
+	boards  fault.Log
+	words   string // of its log
 
 	led        bool
 	resetHeld  bool  // by the BMC
@@ -155,7 +160,7 @@ func (t *tray) run(ctx context.Context) {
 		bytes = t.inbox.take(bytes)
 		if t.bmc != nil && !t.hung {
 			if out = t.hear(bytes, out[:0], resp); len(out) > 0 {
-				t.rack.bus.send(t.inbox, out)
+				t.send(out)
 			}
 			if tick {
 				t.bmc.Step(t.millis())
@@ -187,10 +192,20 @@ func (t *tray) hear(p, out, resp []byte) []byte {
 			continue
 		}
 		if n := t.bmc.Handle(wire.SideBus, t.millis(), m.Body, resp); n > 0 {
-			out = t.busPort.Respond(out, &m, resp[:n])
+			out = t.busPort.Respond(out, &m, fault.Claim(m.Body, resp[:n], t.says))
 		}
 	}
 	return out
+}
+
+// send puts the BMC's answer on the bus, at once or as late as a slow one. The caller holds t.mu.
+func (t *tray) send(out []byte) {
+	if t.slow == 0 {
+		t.rack.bus.send(t.inbox, out)
+		return
+	}
+	late := append([]byte(nil), out...)
+	time.AfterFunc(t.slow, func() { t.rack.bus.send(t.inbox, late) })
 }
 
 // Blocks implements bootrom.Medium.

@@ -64,6 +64,7 @@ type Run struct {
 	base     int // entries of the engine's record before the run
 	seen     int // entries that were looked at
 	events   uint64
+	running  float64 // units, at the last look
 	checks   []check
 	watch    *watch
 	out      Outcome
@@ -80,7 +81,10 @@ func Start(s *rack.Scenario, e *Engine, view *View) (*Run, error) {
 		}
 	}
 	r := &Run{scenario: s, engine: e, start: view.Now, base: len(e.Record()), events: view.Events,
-		out: Outcome{Scenario: s.Metadata.Name, Teaches: s.Spec.Teaches, State: "running", Faults: []FaultOutcome{}, Record: []Entry{}}}
+		out: Outcome{Scenario: s.Metadata.Name, Teaches: s.Spec.Teaches, State: "running", Checks: []CheckOutcome{}, Invariants: []CheckOutcome{}, Faults: []FaultOutcome{}, Record: []Entry{}}}
+	c := rack.Condition{Subject: "units", Field: "running"}
+	running, _ := view.Read(&c)
+	r.running = running.Number
 	r.seen = r.base
 	for i, x := range s.Spec.Expect {
 		c, err := rack.ParseCondition(x.That)
@@ -189,7 +193,7 @@ func (r *Run) follow(t time.Duration, v *View) {
 		e.Seconds -= r.start.Seconds()
 		r.out.Record = append(r.out.Record, e)
 		if e.Event == "breaks" {
-			f := FaultOutcome{Fault: e.Fault.String(), At: e.Seconds, Noticed: -1, Healed: -1, id: e.ID, events: r.events, over: -1, running: reading.Number}
+			f := FaultOutcome{Fault: e.Fault.String(), At: e.Seconds, Noticed: -1, Healed: -1, id: e.ID, events: r.events, over: -1, running: r.running}
 			if k, _ := rack.LookupFaultKind(e.Fault.Kind); k.Once {
 				f.over = e.Seconds
 			}
@@ -213,7 +217,7 @@ func (r *Run) follow(t time.Duration, v *View) {
 			f.Healed = -1 // it looked whole only because nobody had looked yet
 		}
 	}
-	r.events = v.Events
+	r.events, r.running = v.Events, reading.Number
 }
 
 // Stop ends a run before its time.

@@ -39,7 +39,6 @@ const room = 23
 // Apply implements fault.Body.
 func (r *Rack) Apply(_, after *fault.Effects) error {
 	r.effects = after
-	r.plant.SetFaults(after.Plant)
 	if after.Ambient != 0 {
 		r.plant.SetAmbient(after.Ambient)
 	} else {
@@ -49,6 +48,8 @@ func (r *Rack) Apply(_, after *fault.Effects) error {
 	r.chips.SetFault(ina228.DefaultAddress, after.RMC.Power)
 	r.chips.SetFault(tmp117.DefaultAddress, after.RMC.Temperature)
 	r.chips.SetFault(emc2305.DefaultAddress, after.RMC.Fans)
+	r.worsen(after)
+	r.plant.SetFaults(after.Plant)
 	for _, t := range r.trays {
 		e := &after.Trays[t.slot-1]
 		if present := r.plant.Slot(t.slot).Present; present == e.Pulled {

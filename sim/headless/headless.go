@@ -191,7 +191,7 @@ func (r *Rack) fit(n int) (*tray, error) {
 		return chip.Rail{Volts: s.Volts, Amps: s.Amps, Joules: s.Joules, Die: s.Air}
 	}))
 	t.chips.Attach(tmp117.DefaultAddress, chip.NewTMP117(func() float64 { return p.Slot(n).Board }))
-	cfg := bmc.Config{Slot: uint8(n), RackID: r.id, DeviceKey: t.key, Owners: r.signed.owners, BootConfig: []byte("{}"), Emulated: true}
+	cfg := bmc.Config{Slot: uint8(n), RackID: r.id, DeviceKey: t.key, Owners: r.signed.owners, BootConfig: []byte("{}"), Emulated: true, Limits: r.limits()}
 	if err := bmc.Provision(t.flash, cfg); err != nil {
 		return nil, err
 	}
@@ -219,6 +219,7 @@ func (r *Rack) startRMC() error {
 	for i := range r.trays {
 		ports.Present[i] = driver.Input(sense(func() bool { return r.plant.Slot(i + 1).Present }))
 	}
+	r.hung = false
 	if r.rmc, err = rmc.New(rmc.Config{Slots: uint8(len(r.trays)), Fans: fans}, ports); err != nil {
 		return err
 	}
@@ -231,9 +232,16 @@ func (r *Rack) startBMC(t *tray) error {
 	if err != nil {
 		return err
 	}
-	t.held = false
+	t.held, t.hung = false, false
+	if r.lossy() && t.starts > 0 {
+		fresh, err := r.fit(t.slot)
+		if err != nil {
+			return err
+		}
+		t.flash, r.wanted = fresh.flash, r.defect != "desired-forgotten"
+	}
 	t.port = wire.Port{Own: wire.BMC(uint8(t.slot)), Slot: uint8(t.slot)}
-	t.bmc, err = bmc.New(bmc.Config{}, bmc.Ports{
+	t.bmc, err = bmc.New(bmc.Config{Limits: r.limits()}, bmc.Ports{
 		Flash: t.flash, Meter: meter, Thermometer: tmp117.New(t.chips, 0),
 		Switch:    pin(func(on bool) { r.plant.SetSwitch(t.slot, on) }),
 		PowerGood: sense(func() bool { return r.plant.Slot(t.slot).PowerGood }),
@@ -313,6 +321,9 @@ func (r *Rack) carry() {
 		r.toBus.Reset()
 		for _, t := range r.trays {
 			b := t.alive()
+			if r.defect == "silence-believed" {
+				b = t.bmc
+			}
 			if b == nil {
 				continue
 			}

@@ -1,9 +1,12 @@
 package headless
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/rack/manifest"
@@ -69,6 +72,86 @@ func TestScenarios(t *testing.T) {
 			report(t, o)
 			if o.Failed() && !t.Failed() {
 				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
+
+// TestWrongExpectationsFail: a scenario that says what is not so must not pass.
+func TestWrongExpectationsFail(t *testing.T) {
+	racktest.Tool(t, "git")
+	for _, that := range []string{"unit-1.rail = off", "units.running < 4", "fan-1.duty > 100%", "rack.failsafe = true", "unit-2.log = slot.chunk", "unit-3.reason = slot.none"} {
+		s := load(t, scenarios+"/steady.yaml")
+		s.Spec.Length = rack.Duration(5e9)
+		s.Spec.Expect = []rack.Expectation{{That: that, Within: rack.Duration(3e9)}}
+		o, err := Run(t.Context(), s, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !o.Failed() || o.Checks[0].State != "failed" {
+			t.Errorf("%q passes: %+v", that, o.Checks)
+		}
+	}
+}
+
+// TestSameSeedSameRun: outcome and physics are the same, byte for byte.
+func TestSameSeedSameRun(t *testing.T) {
+	racktest.Tool(t, "git")
+	run := func() string {
+		s := fault.Storm(7, 3*time.Minute, []string{"unit-1", "unit-2", "unit-3", "unit-4"}, 2, rack.NeedsFirmware)
+		o, err := Run(t.Context(), s, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Wall = 0
+		b, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if a, b := run(), run(); a != b {
+		t.Errorf("two runs differ:\n%s\n%s", a, b)
+	}
+}
+
+// TestStorms: whatever breaks by chance, the rack returns by itself and every invariant holds.
+func TestStorms(t *testing.T) {
+	racktest.Tool(t, "git")
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			s := fault.Storm(seed, 4*time.Minute, []string{"unit-1", "unit-2", "unit-3", "unit-4"}, 2, rack.NeedsFirmware)
+			o, err := Run(t.Context(), s, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range append(o.Checks, o.Invariants...) {
+				if c.State == "failed" {
+					t.Errorf("%s: at %.1f s %s", c.That, c.At, c.Seen)
+				}
+			}
+			if t.Failed() {
+				for _, e := range o.Record {
+					t.Log(e.Line())
+				}
+			}
+		})
+	}
+}
+
+// TestMutation plants each defect and wants some scenario to catch it.
+func TestMutation(t *testing.T) {
+	racktest.Tool(t, "git")
+	for defect, scenario := range Defects {
+		t.Run(defect, func(t *testing.T) {
+			t.Parallel()
+			o, err := Run(t.Context(), load(t, scenarios+"/"+scenario+".yaml"), defect)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !o.Failed() {
+				t.Errorf("%s does not notice %s", scenario, defect)
 			}
 		})
 	}

@@ -21,6 +21,7 @@ type Port struct {
 
 	mu      sync.Mutex
 	plugged bool
+	group   int                // guarded by sw.mu
 	device  func(frame []byte) // called by the out lane
 }
 
@@ -170,4 +171,12 @@ func (p *Port) Fault(d Direction) Fault {
 		return p.in.getFault()
 	}
 	return p.out.getFault()
+}
+
+// SetGroup puts a port into a group: the switch forwards only between ports of the same group, as two switches do that
+// lost the cable between them. All ports begin in group 0.
+func (p *Port) SetGroup(n int) {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	p.group = n
 }

@@ -149,13 +149,13 @@ func (s *Switch) forward(from *Port, frame []byte) {
 	s.learn(from, src, now)
 	var to []*Port
 	if l, ok := s.table[dst]; ok && !dst.group() && now.Sub(l.seen) < s.cfg.Ageing {
-		if l.port != from { // else the receiver is on the cable it came from
+		if l.port != from && l.port.group == from.group { // else the receiver is on the cable it came from, or cut off
 			to = append(to, l.port)
 		}
 	} else {
 		to = make([]*Port, 0, len(s.ports))
 		for _, p := range s.ports {
-			if p != from {
+			if p != from && p.group == from.group {
 				to = append(to, p)
 			}
 		}
