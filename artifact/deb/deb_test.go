@@ -232,6 +232,36 @@ func TestResolve(t *testing.T) {
 		}
 	}
 
+	// A suite without Valid-Until, once of another day: the lock keeps the day.
+	dated := func(day string) map[string][]byte {
+		f := files()
+		f["/debian/dists/trixie/InRelease"] = inRelease(t, key, release("trixie", stable, day))
+		return f
+	}
+	for _, step := range []struct {
+		date string
+		good bool
+	}{
+		{"Date: Sat, 10 Oct 2026 08:00:00 UTC\n", true},
+		{"Date: Sat, 10 Oct 2026 08:00:00 UTC\n", true},
+		{"Date: Sat, 14 Nov 2026 08:00:00 UTC\n", true},
+		{"Date: Sat, 10 Oct 2026 08:00:00 UTC\n", false}, // signed, and old
+		{"", false},
+		{"Date: soon\n", false},
+		{"Date: Sun, 15 Nov 2026 08:00:00 UTC\n", true},
+	} {
+		next, err := resolve(dated(step.date))
+		if (err == nil) != step.good {
+			t.Errorf("%q after %v: %v", step.date, lock.Dates, err)
+		}
+		if err == nil {
+			if lock, err = ParseLock(next.Marshal()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lock.Dates = nil
+
 	for name, edit := range map[string]func(map[string][]byte){
 		"signed by a stranger": func(f map[string][]byte) {
 			f["/debian/dists/trixie/InRelease"] = inRelease(t, stranger, release("trixie", stable, ""))

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 )
 
 // Our own limits; a lock file beyond them is refused.
@@ -33,10 +34,12 @@ const (
 
 // A Lock names packages so exactly that every machine fetches the same bytes.
 type Lock struct {
-	Format       int       `json:"format"`       // 1
-	Architecture string    `json:"architecture"` // Debian architecture, such as "arm64"
-	Requests     []Request `json:"requests"`     // what to look for when the lock is made
-	Packages     []Package `json:"packages"`     // what was found
+	Format       int    `json:"format"`       // 1
+	Architecture string `json:"architecture"` // Debian architecture, such as "arm64"
+	// Dates of the suites' InRelease files that the lock was made from, in UTC; it never goes behind them.
+	Dates    map[string]time.Time `json:"dates,omitempty"`
+	Requests []Request            `json:"requests"` // what to look for when the lock is made
+	Packages []Package            `json:"packages"` // what was found
 }
 
 // A Request is what a lock shall hold: the newest package that matches, of any of the suites.

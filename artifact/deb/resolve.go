@@ -96,7 +96,7 @@ func (a *Archive) Release(ctx context.Context, mirror, suite string) (map[string
 		return nil, fmt.Errorf("suite %s of %s: InRelease is that of %s (%s)", suite, mirror, r["Codename"], r["Suite"])
 	}
 	if v := r["Valid-Until"]; v != "" {
-		t, err := time.Parse("Mon, 02 Jan 2006 15:04:05 MST", v)
+		t, err := parseDate(v)
 		if err != nil {
 			return nil, fmt.Errorf("suite %s of %s: Valid-Until: %w", suite, mirror, err)
 		}
@@ -109,6 +109,12 @@ func (a *Archive) Release(ctx context.Context, mirror, suite string) (map[string
 		}
 	}
 	return r, nil
+}
+
+// parseDate reads a date of an InRelease file, which is in UTC (Debian Wiki, DebianRepository/Format, "Date, Valid-Until").
+func parseDate(v string) (time.Time, error) {
+	t, err := time.Parse("Mon, 02 Jan 2006 15:04:05 MST", v)
+	return t.UTC(), err
 }
 
 // VerifyInRelease returns the text of a clear-signed file (RFC 9580, section 7) when a key of the
@@ -129,34 +135,49 @@ func VerifyInRelease(b []byte, ring openpgp.EntityList) ([]byte, error) {
 
 // Index returns the packages of one suite and architecture, from the first mirror that serves them intact.
 func (a *Archive) Index(ctx context.Context, suite, arch string) ([]map[string]string, error) {
+	idx, _, err := a.indexSince(ctx, suite, arch, time.Time{})
+	return idx, err
+}
+
+// indexSince refuses what is older than since, and returns the date of the index.
+func (a *Archive) indexSince(ctx context.Context, suite, arch string, since time.Time) ([]map[string]string, time.Time, error) {
 	mirrors := a.Mirrors.For(suite)
 	if len(mirrors) == 0 {
-		return nil, ErrNoMirror
+		return nil, time.Time{}, ErrNoMirror
 	}
 	var failures []error
 	for _, m := range mirrors {
-		idx, err := a.index(ctx, m, suite, arch)
+		idx, date, err := a.index(ctx, m, suite, arch, since)
 		if err == nil {
-			return idx, nil
+			return idx, date, nil
 		}
 		failures = append(failures, err)
 	}
-	return nil, fmt.Errorf("read index of suite %s: %w", suite, errors.Join(failures...))
+	return nil, time.Time{}, fmt.Errorf("read index of suite %s: %w", suite, errors.Join(failures...))
 }
 
-func (a *Archive) index(ctx context.Context, mirror, suite, arch string) ([]map[string]string, error) {
+func (a *Archive) index(ctx context.Context, mirror, suite, arch string, since time.Time) (out []map[string]string, date time.Time, err error) {
 	r, err := a.Release(ctx, mirror, suite)
 	if err != nil {
-		return nil, err
+		return nil, date, err
+	}
+	if v := r["Date"]; v != "" {
+		if date, err = parseDate(v); err != nil {
+			return nil, date, fmt.Errorf("suite %s of %s: Date: %w", suite, mirror, err)
+		}
+	}
+	if date.Before(since) {
+		return nil, date, fmt.Errorf("suite %s of %s: InRelease is of %s, the lock was made from that of %s: the mirror is stale, or holds back updates",
+			suite, mirror, date.Format(time.RFC3339), since.Format(time.RFC3339))
 	}
 	hashes, err := parseHashes(r["SHA256"])
 	if err != nil {
-		return nil, err
+		return nil, date, err
 	}
 	name := "main/binary-" + arch + "/Packages.xz"
 	h, ok := hashes[name]
 	if !ok {
-		return nil, fmt.Errorf("suite %s of %s lists no %s", suite, mirror, name)
+		return nil, date, fmt.Errorf("suite %s of %s lists no %s", suite, mirror, name)
 	}
 	// By hash where the mirror offers it: an update between our two reads then does no harm.
 	url := mirror + "/dists/" + suite + "/" + name
@@ -165,24 +186,23 @@ func (a *Archive) index(ctx context.Context, mirror, suite, arch string) ([]map[
 	}
 	b, err := a.get(ctx, url, h.size)
 	if err != nil {
-		return nil, err
+		return nil, date, err
 	}
 	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != h.sha256 || int64(len(b)) != h.size {
-		return nil, fmt.Errorf("%s: hash differs from what InRelease says", url)
+		return nil, date, fmt.Errorf("%s: hash differs from what InRelease says", url)
 	}
 	x, err := xz.NewReader(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
+		return nil, date, fmt.Errorf("%s: %w", url, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(x, maxPackages))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
+		return nil, date, fmt.Errorf("%s: %w", url, err)
 	}
-	var out []map[string]string
 	for _, s := range parseStanzas(string(text)) {
 		out = append(out, s)
 	}
-	return out, nil
+	return out, date, nil
 }
 
 func (a *Archive) get(ctx context.Context, url string, limit int64) ([]byte, error) {
@@ -212,18 +232,24 @@ func (a *Archive) get(ctx context.Context, url string, limit int64) ([]byte, err
 }
 
 // Resolve answers the requests of a lock: for each the newest package that matches in any of its
-// suites. The returned lock has the same requests; its packages are in the requests' order.
+// suites. The returned lock has the same requests; its packages are in the requests' order. Signatures
+// do not age, and not every suite says until when it is valid: an index that is older than the one that
+// l was made from is refused, so that nobody takes updates back.
 func (a *Archive) Resolve(ctx context.Context, l *Lock) (*Lock, error) {
-	out := &Lock{Format: lockFormat, Architecture: l.Architecture, Requests: l.Requests}
+	out := &Lock{Format: lockFormat, Architecture: l.Architecture, Dates: map[string]time.Time{}, Requests: l.Requests}
 	indexes := map[string][]map[string]string{}
 	for _, r := range l.Requests {
 		var found []Package
 		for _, suite := range r.Suites {
 			idx, ok := indexes[suite]
 			if !ok {
+				var date time.Time
 				var err error
-				if idx, err = a.Index(ctx, suite, l.Architecture); err != nil {
+				if idx, date, err = a.indexSince(ctx, suite, l.Architecture, l.Dates[suite]); err != nil {
 					return nil, err
+				}
+				if !date.IsZero() {
+					out.Dates[suite] = date
 				}
 				indexes[suite] = idx
 			}
