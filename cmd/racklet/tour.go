@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/sim/fault"
+)
+
+// A stop of the tour: something to read, something that breaks, and what must come of it.
+type stop struct {
+	title, text string
+	commands    []string // to type oneself
+	show        [][]string
+	faults      []rack.FaultSpec
+	expect      []rack.Expectation
+	length      time.Duration
+}
+
+func newTour(env *environment) *cobra.Command {
+	var yes bool
+	var from int
+	c := &cobra.Command{
+		Use:     "tour",
+		GroupID: "rack",
+		Short:   "Five minutes: look inside the rack, break it, and watch it heal",
+		Long: `Tour goes through the rack of the state directory in a few steps; if none is running, it starts one with one unit. Each step
+says what to look at and which commands to type oneself, waits for Enter, breaks something, checks what came of it, and
+heals it. Leave with Ctrl-C: what is broken heals; come back with --from.`,
+		Example: "  racklet tour\n  racklet tour --from 4\n  racklet tour --yes",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return env.tour(c.Context(), yes, from) },
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not wait between steps")
+	c.Flags().BoolVar(&yes, "unattended", false, "the same")
+	c.Flags().IntVar(&from, "from", 1, "begin at this `step`")
+	return c
+}
+
+func (env *environment) tour(ctx context.Context, yes bool, from int) error {
+	var none []fault.Active
+	switch err := env.simCall(ctx, http.MethodGet, "/sim/v1/faults", nil, &none); {
+	case errors.Is(err, errNoRack):
+		fmt.Fprintln(env.stdout, "No rack is running here. This starts one, with one unit; the first boot takes a minute or two.")
+		if err := env.up(ctx, &upOptions{units: 1, timeout: 15 * time.Minute}); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	}
+	client, err := env.client()
+	if err != nil {
+		return err
+	}
+	names, err := unitNames(ctx, client)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return errors.New("this rack has no units to show")
+	}
+	stops := tourStops(names[0])
+	if from < 1 || from > len(stops) {
+		return &usageError{fmt.Errorf("--from %d: want 1 to %d", from, len(stops))}
+	}
+	in := bufio.NewReader(env.stdin)
+	f, ok := env.stdin.(*os.File)
+	wait := !yes && ok && term.IsTerminal(int(f.Fd()))
+	defer env.simCall(context.WithoutCancel(ctx), http.MethodDelete, "/sim/v1/faults", nil, nil) // nothing stays broken
+	for i := from - 1; i < len(stops); i++ {
+		s := &stops[i]
+		fmt.Fprintf(env.stdout, "\n%d of %d  %s\n\n%s\n", i+1, len(stops), strings.ToUpper(s.title), s.text)
+		for _, c := range s.commands {
+			fmt.Fprintf(env.stdout, "    %s\n", c)
+		}
+		if wait {
+			fmt.Fprint(env.stdout, "\nEnter goes on, Ctrl-C ends. ")
+			if err := readLine(ctx, in); err != nil {
+				fmt.Fprintf(env.stdout, "\nGo on later with: racklet tour --from %d\n", i+1)
+				return nil
+			}
+		}
+		if err := env.visit(ctx, s, i+1); err != nil {
+			fmt.Fprintf(env.stdout, "\nGo on with: racklet tour --from %d\n", i+1)
+			return err
+		}
+	}
+	fmt.Fprintln(env.stdout, "\nThat was the tour. Everything is healed. More: racklet fault kinds; racklet fault storm --seed 7 --minutes 5")
+	return nil
+}
+
+// readLine waits for Enter, or for the end of ctx.
+func readLine(ctx context.Context, in *bufio.Reader) error {
+	done := make(chan error, 1)
+	go func() { _, err := in.ReadString('\n'); done <- err }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// visit does what a stop is about, and checks it.
+func (env *environment) visit(ctx context.Context, s *stop, n int) error {
+	for _, args := range s.show {
+		fmt.Fprintln(env.stdout)
+		if code := run(ctx, env.stdin, env.stdout, env.stderr, append(args, "--state", env.state)); code != 0 {
+			return fmt.Errorf("racklet %s: exit code %d", strings.Join(args, " "), code)
+		}
+	}
+	if len(s.expect) == 0 {
+		return nil
+	}
+	fmt.Fprintln(env.stdout)
+	outcomes, err := env.runOnRack(ctx, &rack.Scenario{
+		TypeMeta: rack.TypeMeta{APIVersion: rack.APIVersion, Kind: rack.KindScenario}, Metadata: rack.Metadata{Name: fmt.Sprintf("tour-%d", n)},
+		Spec: rack.ScenarioSpec{Teaches: "A step of the tour.", Needs: rack.NeedsMachines, Length: rack.Duration(s.length), Faults: s.faults, Expect: s.expect}})
+	if err != nil {
+		return err
+	}
+	for _, c := range outcomes[0].Checks {
+		mark := "✓"
+		if c.State != "passed" {
+			mark = "✗"
+		}
+		fmt.Fprintf(env.stdout, "  %s %-40s after %5.1f s  %s\n", mark, c.That, c.At, c.Why)
+	}
+	if outcomes[0].Failed() {
+		if err := writeOutcomes(env.stdout, outcomes); err != nil {
+			return err
+		}
+		return errors.New("the rack did not react as it should")
+	}
+	return nil
+}
+
+// tourStops are the stops, told about one unit.
+func tourStops(unit string) []stop {
+	seconds := func(n int) rack.Duration { return rack.Duration(time.Duration(n) * time.Second) }
+	expect := func(that string, after, within int, why string) rack.Expectation {
+		return rack.Expectation{That: that, After: seconds(after), Within: seconds(within), Why: why}
+	}
+	on := func(kind, target string, at, length int) rack.FaultSpec {
+		return rack.FaultSpec{Kind: kind, Target: target, At: seconds(at), For: seconds(length)}
+	}
+	return []stop{
+		{title: "look inside", text: "A rack in small: a supply, two fans, a rack controller (RMC), and per tray a BMC that decides what its unit may boot.\nThe unit below really booted: it verified its state and its system on the way.",
+			commands: []string{"racklet status", "racklet watch", "racklet unit console " + unit}, show: [][]string{{"status"}}},
+		{title: "a stuck fan", text: "Fan 1 stands still for some seconds. The RMC sees it by the tachometer and runs the other one at full speed:\nit does not know how much air is left.",
+			commands: []string{"racklet fault inject fan-stuck fan-1 --for 12s", "racklet events --follow"},
+			faults:   []rack.FaultSpec{on("fan-stuck", "fan-1", 0, 12)}, length: 35 * time.Second,
+			expect: []rack.Expectation{expect("rack.failsafe = true", 0, 10, "noticed"), expect("fan-2.duty >= 99%", 0, 10, "fails to the safe side"), expect("rack.failsafe = false", 14, 18, "healed")}},
+		{title: "a silent BMC", text: "The BMC of " + unit + " hangs. Nobody believes what it said before: it is unavailable, with its age. Its unit runs on.",
+			commands: []string{"racklet fault inject bmc-hang " + unit + " --for 10s", "racklet status -o wide"},
+			faults:   []rack.FaultSpec{on("bmc-hang", unit, 0, 10)}, length: 30 * time.Second,
+			expect: []rack.Expectation{expect(unit+".available = false", 0, 8, "noticed"), expect(unit+".rail = on", 0, 0, "the unit runs on"), expect(unit+".available = true", 11, 15, "healed")}},
+		{title: "a cut cable", text: "The network cable of " + unit + " is cut for some seconds. It has booted and verified already, so it needs nobody.",
+			commands: []string{"racklet fault inject link-cut " + unit + " --for 8s", "racklet capture --port " + unit + " --write cable.pcapng"},
+			faults:   []rack.FaultSpec{on("link-cut", unit, 0, 8)}, length: 12 * time.Second,
+			expect: []rack.Expectation{expect(unit+".rail = on", 0, 0, "power does not depend on the network"), expect(unit+".available = true", 0, 5, "nor does the management")}},
+		{title: "a stolen key", text: "A thief has the device key of " + unit + "'s BMC and signs a statement that would raise its floor. Only the owners' keys can:\nthe BMC refuses and says so.",
+			commands: []string{"racklet fault inject unit-key-stolen " + unit, "racklet unit log " + unit},
+			faults:   []rack.FaultSpec{on("unit-key-stolen", unit, 0, 3)}, length: 10 * time.Second,
+			expect: []rack.Expectation{expect(unit+".log = floor.statement", 0, 5, "refused by name")}},
+		{title: "a flipped bit", text: "One bit of the boot flash flips, and the tray is pulled and pushed in. The BMC checks every chunk as it serves it,\nfinds the bit, distrusts the slot, and boots the other one. This takes a boot.",
+			commands: []string{"racklet fault inject flash-flip " + unit + " --with where=slot-a --with offset=1000000B", "racklet unit power cycle " + unit, "racklet why " + unit},
+			faults: []rack.FaultSpec{{Kind: "flash-flip", Target: unit, With: map[string]string{"where": "slot-a", "offset": "1000000B"}}, on("tray-pulled", unit, 1, 2),
+				{Kind: "flash-flip", Target: unit, At: seconds(170), With: map[string]string{"where": "slot-a", "offset": "1000000B"}}},
+			length: 175 * time.Second,
+			expect: []rack.Expectation{expect(unit+".rail = off", 1, 2, "the tray is out"), expect(unit+".slot = b", 4, 150, "the other slot"), expect(unit+".stage = running", 10, 155, "and it runs")}},
+		{title: "play it again", text: "All that was broken is recorded, with its times; it can be kept as a file, given expectations, and replayed.",
+			commands: []string{"racklet fault record --write mine.yaml", "racklet fault replay mine.yaml"}, show: [][]string{{"fault", "record"}}},
+	}
+}
