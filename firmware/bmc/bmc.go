@@ -123,6 +123,7 @@ type BMC struct {
 	stage       wire.Stage
 	stageSince  uint64
 	overdue     bool // the timeout of this stage has been reported
+	handedOver  bool // stage 1 has handed over since the unit last started: its configuration is out of reach
 	report      wire.Report
 	reportAt    uint64
 	reported    bool

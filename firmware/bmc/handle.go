@@ -142,10 +142,15 @@ func refused(dst []byte, f *wire.Failure) ([]byte, wire.Code) {
 // powered says whether the unit can be the one that speaks in-band.
 func (b *BMC) powered() bool { return b.state == wire.StateRunning || b.state == wire.StateDraining }
 
-func getBootConfig(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+// getBootConfig hands out the boot configuration, which holds the deploy key. It is meant for stage 1: once a unit says that
+// it hands over, nothing that runs on it reads the configuration until the rail is cycled or the unit is reset.
+func getBootConfig(b *BMC, side wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	offset, err := wire.ParseOffset(req)
 	if err != nil {
 		return dst, badRequest(err)
+	}
+	if side == wire.SideInBand && b.handedOver {
+		return dst, wire.CodeBusy
 	}
 	if offset > b.bootLen {
 		return dst, wire.CodeInvalidData

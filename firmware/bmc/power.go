@@ -53,6 +53,7 @@ func (b *BMC) adopt() {
 	b.closed, b.railAt = true, b.now
 	b.bootSlot, b.stage, b.stageSince = b.boot.slot, b.boot.stage, b.now
 	b.boot.void = true
+	b.handedOver = b.stage > wire.StageBootstrap // its word of long ago: let nobody in who may have been past it
 	b.keepBoot()
 	b.extend(registerRail, &digestAdopted)
 	b.enter(wire.StateRunning)
@@ -152,7 +153,7 @@ func (b *BMC) stepPowering() {
 // clearBoot forgets what was measured and counted. It is called when the load switch opens, so that nobody takes the
 // evidence of a unit that is off for that of one that runs, and before it closes; nothing else clears a register.
 func (b *BMC) clearBoot() {
-	b.resets = 0
+	b.resets, b.handedOver = 0, false
 	b.staging.sessions = 0
 	b.served = [len(b.served)]byte{}
 	b.resetRegisters()
@@ -448,6 +449,7 @@ func (b *BMC) watchReset() {
 // what it asserted before, so evidence is void. code is 1 for a reset by the BMC.
 func (b *BMC) unitReset(code uint16) {
 	b.resets++
+	b.handedOver = false // it starts from the boot slot again
 	b.extend(registerRail, &digestReset)
 	b.report, b.reported, b.reportStale = wire.Report{}, false, false
 	if !b.boot.void {

@@ -109,6 +109,7 @@ func TestSides(t *testing.T) {
 				if k == wire.TypeOEM && c == wire.CmdReset {
 					continue // below: it ends the boot that the others need
 				}
+				r.b.handedOver = false // GetBootConfig is for stage 1: TestBootConfigIsForStage1
 				before := r.b.UnitState()
 				registers := r.b.registers
 				staged := r.b.staging.manifest + r.b.staging.next

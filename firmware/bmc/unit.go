@@ -49,6 +49,9 @@ func (b *BMC) stageReport(s wire.Stage, f *wire.Failure) {
 		b.clearFailure() // the check that failed has passed since
 	}
 	b.setStage(s, "")
+	if s >= wire.StageHandover && s <= wire.StageStopping {
+		b.handedOver = true
+	}
 	if s == wire.StageRunning {
 		b.tries = 0
 	}
