@@ -87,3 +87,18 @@ func TestDesiredState(t *testing.T) {
 		}
 	})
 }
+
+// TestGenerationsCannotBeUsedUp: one message does not take all generations there are.
+func TestGenerationsCannotBeUsedUp(t *testing.T) {
+	r := newRig(t)
+	r.desire(5, wire.PowerOff)
+	for _, g := range []uint32{0xFFFFFFFF, 0x80000000, 5 + wire.MaxGenerationStep + 1} {
+		d := wire.Desired{Generation: g, Mask: wire.DesiredPower, Power: wire.PowerOn, BootSlot: wire.SlotNone}
+		if code, _ := r.call(wire.SideBus, wire.CmdSetDesired, wire.AppendDesired(nil, &d)); code != wire.CodeInvalidData {
+			t.Errorf("generation %#x after 5: %v", g, code)
+		}
+	}
+	if r.desire(5+wire.MaxGenerationStep, wire.PowerOn); r.b.desired.generation != 5+wire.MaxGenerationStep {
+		t.Errorf("generation %d", r.b.desired.generation)
+	}
+}

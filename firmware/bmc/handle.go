@@ -297,6 +297,9 @@ func setDesired(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	if err != nil {
 		return dst, badRequest(err)
 	}
+	if d.Generation > b.desired.generation && d.Generation-b.desired.generation > wire.MaxGenerationStep {
+		return dst, wire.CodeInvalidData
+	}
 	b.want(&d)
 	return wire.AppendGenerations(dst, b.desired.generation, b.desired.observed), wire.CodeSuccess
 }

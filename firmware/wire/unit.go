@@ -242,6 +242,10 @@ const (
 	numHostRequests
 )
 
+// MaxGenerationStep is how far a Desired may be ahead of the newest accepted generation: so that no single message uses up
+// all generations, after which no order would ever be taken again.
+const MaxGenerationStep = 1024
+
 // Desired is the desired state of a slot. Only the fields whose bit is in Mask
 // change. A generation at or below the newest accepted one changes nothing and
 // is answered with success, so that repeats cause no second action.
