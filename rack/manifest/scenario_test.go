@@ -57,7 +57,7 @@ func TestScenarioRefused(t *testing.T) {
 		"  lenght: 10s\n": "x.yaml:8",
 		"  faults: [{kind: gremlins, target: rack}]\n":       "no kind of fault",
 		"  faults: [{kind: disk-flip, target: unit-1}]\n":    "needs machines",
-		"  expect: [{that: unit-1.state is off}]\n":          "want SUBJECT.FIELD OP VALUE",
+		"  expect: [{that: unit-1.state=off}]\n":             "want SUBJECT.FIELD OP VALUE",
 		"  expect: [{that: unit-1.rail = off, within: 11s}]": "beyond the scenario",
 		"  without: [gravity]\n":                             "no invariant",
 		"  units: 10\n":                                      "out of range",

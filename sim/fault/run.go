@@ -166,7 +166,7 @@ func (r *Run) check(i int, t time.Duration, v *View) {
 		fail()
 		return
 	}
-	if x.true && t >= x.at+time.Duration(x.For) {
+	if x.true && t >= min(x.at+time.Duration(x.For), time.Duration(r.scenario.Spec.Length)) {
 		x.done = true
 		o.State = "passed"
 	}
