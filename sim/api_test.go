@@ -63,8 +63,8 @@ func TestOpenAPIFile(t *testing.T) {
 	}
 }
 
-// quiet is a rack of two units whose machines are never on: no boot image, no
-// QEMU, but real firmware.
+// quiet is a rack of two units whose machines are never on: no signed boot
+// image, no QEMU, but real firmware.
 func quiet(t *testing.T) *bench {
 	t.Helper()
 	racktest.Tool(t, "git")
@@ -75,7 +75,8 @@ func quiet(t *testing.T) *bench {
 		units = append(units, &rack.ComputeUnit{Metadata: rack.Metadata{Name: name}, Spec: rack.ComputeUnitSpec{Slot: rack.SlotID(i + 1), Platform: "virt"}})
 	}
 	return run(t, sim.Config{Dir: filepath.Join(t.TempDir(), "rack"), Rack: r, Units: units, Accel: machine.TCG,
-		Provisioning: sim.Provisioning{TUFRoot: []byte(`{}`), Owners: testOwners(t)}})
+		Provisioning: sim.Provisioning{TUFRoot: []byte(`{}`), Owners: testOwners(t),
+			Boot: map[string]sim.BootImage{"": {Image: make([]byte, 512), Manifest: []byte("signed by nobody")}}}})
 }
 
 func testOwners(t *testing.T) trust.Keyring {

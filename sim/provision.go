@@ -139,8 +139,8 @@ type record struct {
 func recordFile(dir string) string { return filepath.Join(dir, "provisioned.json") }
 
 // provisionSlot brings a slot's BMC to what cfg wants: everything the first
-// time; later only keys and boot configuration, and only when they have
-// changed. It returns the device's public key.
+// time; later only keys and boot configuration when they have changed, and
+// then those boot slots that the keys no longer vouch for. It returns the device's public key.
 func provisionSlot(dir string, flash *chip.Flash, cfg bmc.Config, unit string, rackID string, boot BootImage) (ed25519.PublicKey, error) {
 	h := sha256.New()
 	h.Write([]byte{byte(cfg.Owners.Threshold)})
@@ -169,20 +169,31 @@ func provisionSlot(dir string, flash *chip.Flash, cfg bmc.Config, unit string, r
 	if err := bmc.Provision(flash, cfg); err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
-	if have.RackID != rackID && len(boot.Image) > 0 { // a new board, or one from another rack
-		if len(boot.Image) == 0 {
-			return nil, errors.New("no signed boot image at hand for a new board: the layouts lack the release that its unit names")
-		}
-		for slot := range uint8(2) {
-			if err := bmc.WriteSlot(flash, slot, bytes.NewReader(boot.Image), boot.Manifest); err != nil {
-				return nil, fmt.Errorf("flash slot %c: %w", 'A'+slot, err)
-			}
-		}
+	if err := flashSlots(flash, cfg.Owners, boot, have.RackID != rackID); err != nil {
+		return nil, err
 	}
 	if b, err = json.MarshalIndent(want, "", "  "); err != nil {
 		return nil, err
 	}
 	return public, replaceFile(recordFile(dir), append(b, '\n'))
+}
+
+// flashSlots writes the boot slots of a new board. Of one that was provisioned before it writes those that do not verify
+// under the owners' keys of now, as after a change of owners; without a boot image at hand they stay, for the BMC to name
+// what is wrong with them.
+func flashSlots(flash *chip.Flash, owners trust.Keyring, boot BootImage, fresh bool) error {
+	if fresh && len(boot.Image) == 0 {
+		return errors.New("no signed boot image at hand for a new board: the layouts lack the release that its unit names")
+	}
+	for slot := range uint8(2) {
+		if len(boot.Image) == 0 || !fresh && bmc.CheckSlot(flash, slot, owners) == nil {
+			continue
+		}
+		if err := bmc.WriteSlot(flash, slot, bytes.NewReader(boot.Image), boot.Manifest); err != nil {
+			return fmt.Errorf("flash slot %c: %w", 'A'+slot, err)
+		}
+	}
+	return nil
 }
 
 // deviceKey loads or makes a board's own key. On hardware it would never leave

@@ -3,6 +3,7 @@ package bmc
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"github.com/racklet/racklet/firmware/driver"
@@ -285,6 +286,20 @@ func WriteSlot(f driver.Flash, slot uint8, image io.Reader, signedManifest []byt
 		return err
 	}
 	return slotWritten(f, slot)
+}
+
+// CheckSlot says whether a BMC with these owners would take a slot for one that may boot: whether its manifest is there and
+// signed. Floors and chunks are not looked at.
+func CheckSlot(f driver.Flash, slot uint8, owners trust.Keyring) error {
+	if slot > wire.SlotB || f.Size() < FlashSize {
+		return ErrConfig
+	}
+	b := &BMC{ports: Ports{Flash: f}}
+	b.cfg.Owners = owners
+	if _, failure := b.check(slot, &b.manifest); !failure.IsZero() {
+		return errors.New(failure.Reason.String() + ": expected " + failure.Expected.String() + ", seen " + failure.Seen.String())
+	}
+	return nil
 }
 
 // slotWritten puts right what the store says about a slot that was written over a cable.
