@@ -3,6 +3,7 @@ package redfish
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/racklet/racklet/firmware/wire"
@@ -79,6 +80,9 @@ func (s *Service) enter(c *controller, e entry) {
 // message is the entry in words.
 func (e *entry) message() string {
 	text := e.event.Text.String()
+	if text != "" {
+		text = subject(&e.event, text)
+	}
 	if f := &e.event.Failure; !f.IsZero() {
 		if text != "" {
 			text += ": "
@@ -90,6 +94,26 @@ func (e *entry) message() string {
 	}
 	if text == "" {
 		text = words(&e.event)
+	}
+	return text
+}
+
+// subject makes a sentence of an event's text, which says about what, and its
+// code, which says what happened to it.
+func subject(e *wire.Event, text string) string {
+	switch said := words(e); {
+	case e.Kind == wire.EventSensor && e.Failure.IsZero():
+		return text + strings.TrimPrefix(said, "sensor")
+	case e.Kind == wire.EventFan && e.Code < 2:
+		return text + strings.TrimPrefix(said, "fan")
+	case e.Kind == wire.EventFan, e.Kind == wire.EventRail:
+		return said + ": " + text
+	case e.Kind == wire.EventSlot && e.Code <= uint16(wire.SlotB):
+		return said + " " + text
+	case e.Kind == wire.EventFloors:
+		return "floors " + text
+	case e.Kind == wire.EventPower && e.Code == 1 && text[0] >= '0' && text[0] <= '9':
+		return "granted " + text
 	}
 	return text
 }
