@@ -11,6 +11,9 @@ const resendMillis = 1_000
 // freshMillis is the age up to which a BMC's answer tells what its unit is doing now.
 const freshMillis = 20
 
+// lookMillis is the least time between two looks at the same BMC before a grant.
+const lookMillis = 100
+
 // clockMillis is the time after which a BMC that does not know the time is told it again.
 const clockMillis = 10_000
 
@@ -72,7 +75,12 @@ func (r *RMC) own() bool {
 		switch t.state.State {
 		case wire.StatePowering, wire.StateRunning, wire.StateDraining:
 			if int(i) != r.starting && r.now-t.heardAt > freshMillis {
-				// A grant meant for a unit that runs would start one that has just lost its rail: look first.
+				// A grant meant for a unit that runs would start one that has just lost its rail: look first. An
+				// answer that is not believed leaves us where we were; the bus is not for asking it alone.
+				if t.lookedAt != 0 && r.now-t.lookedAt < lookMillis {
+					continue
+				}
+				t.lookedAt = max(r.now, 1)
 				r.poll(i)
 				return true
 			}

@@ -85,9 +85,9 @@ func (b *bmc) step(now uint64) {
 	}
 }
 
-// cut is a lost rail, as in a brown-out.
+// cut is a lost rail, as in a brown-out: nothing is drawn from that moment on.
 func (b *bmc) cut(now uint64) {
-	b.State, b.offAt, b.GrantMilliwatts, b.Rail, b.grants = wire.StateOff, now, 0, false, nil
+	b.State, b.offAt, b.GrantMilliwatts, b.Milliwatts, b.Rail, b.grants = wire.StateOff, now, 0, 0, false, nil
 }
 
 // rig is an RMC with everything around it.
@@ -209,7 +209,11 @@ func (g *rig) run(millis uint64) {
 
 // pump carries bytes between RMC and BMCs until the bus is quiet.
 func (g *rig) pump() {
-	for g.toBus.Len() > 0 {
+	g.t.Helper()
+	for n := 0; g.toBus.Len() > 0; n++ {
+		if n > 1000 {
+			g.t.Fatalf("at %d ms the bus does not become quiet: %x", g.now, g.toBus.Bytes())
+		}
 		p := bytes.Clone(g.toBus.Bytes())
 		g.toBus.Reset()
 		g.r.Bus(p) // half duplex: the master hears itself

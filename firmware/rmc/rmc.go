@@ -237,7 +237,8 @@ type slot struct {
 	confirmed bool   // the BMC has reported that grant
 	withdrawn bool   // its unit must be off before it is granted anything again
 	sentAt    uint64
-	refused   bool // an event has told that it does not fit
+	lookedAt  uint64 // when it was last asked out of turn, before a grant; 0: never
+	refused   bool   // an event has told that it does not fit
 	heat      heat
 	hotPolls  uint8
 	doubts    uint8  // answers in a row that contradict themselves
