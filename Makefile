@@ -16,7 +16,7 @@ mirror  := $(if $(MIRROR),-mirror $(MIRROR))
 # Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
 vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: help up setup build test vet fuzz bench update-locks check-locks clean
+.PHONY: help up setup build test vet scenarios fuzz bench update-locks check-locks clean
 
 help:
 	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ test: build vet
 vet:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@$(GO) vet ./...
+
+scenarios: build
+	@RACKLET_LONG=1 $(GO) test ./e2e -run TestMachineScenarios -timeout 40m -v
 
 fuzz:
 	@$(GO) run ./tools/fuzz -time $(FUZZTIME) $(PKG)
