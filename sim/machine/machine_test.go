@@ -271,7 +271,21 @@ func TestCleanup(t *testing.T) {
 		t.Error("orphan lives")
 	}
 
+	// A stamp is as fine as the kernel's clock ticks: two processes of one tick
+	// have the same one, so the stranger is of another.
 	other := run()
+	for deadline := time.Now().Add(10 * time.Second); ; other = run() {
+		theirs, err := identify(other.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if theirs != stamp {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("every process starts at %s", stamp)
+		}
+	}
 	for _, bad := range []string{"1 x", fmt.Sprintf("%d", other.Process.Pid), fmt.Sprintf("%d %s", other.Process.Pid, stamp), "-1 x", "", "rubbish"} {
 		if err := os.WriteFile(pidFile(dir), []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
