@@ -188,6 +188,8 @@ type ReleaseBoot struct {
 	SlotManifest Digest `json:"slotManifest"`
 	// Digest of the kernel file inside the slot image.
 	Kernel Digest `json:"kernel"`
+	// Kernel command line inside the slot image. Enrolment compares it with what was measured; without it no unit of the release is admitted.
+	CommandLine string `json:"commandLine,omitempty"`
 }
 
 // ReleaseOS names the operating system of a release.
@@ -200,6 +202,8 @@ type ReleaseOS struct {
 	Kernel Digest `json:"kernel"`
 	// Root hash of the root image's dm-verity tree: 64 lower-case hexadecimal digits.
 	RootHash string `json:"rootHash" format:"roothash"`
+	// Digest of the initramfs that the system's kernel is started with by kexec; needed where that kernel is not the slot's.
+	Initramfs Digest `json:"initramfs,omitempty"`
 }
 
 // ParseReleaseSpec decodes and checks the release.json that a build leaves
@@ -316,6 +320,16 @@ type BootConfig struct {
 	Mirrors []Mirror `json:"mirrors,omitempty" max:"8"`
 	// The trusted TUF root metadata, root.json as signed.
 	TUFRoot json.RawMessage `json:"tufRoot"`
+	// Where the unit's system asks for its identity; a rack without has no cluster.
+	Enrolment *Enrolment `json:"enrolment,omitempty"`
+}
+
+// Enrolment is where a unit shows its evidence and gets an identity.
+type Enrolment struct {
+	// Address of the verifier inside the rack's network, such as https://10.77.0.1:7443.
+	URL string `json:"url"`
+	// Pinned public keys of the verifier's certificate: sha256// and base64 of the SHA-256 of the SubjectPublicKeyInfo. Two allow a change of key.
+	TLSPins []string `json:"tlsPins"`
 }
 
 // MaxBootConfig is the most bytes that an encoded BootConfig may have; a BMC

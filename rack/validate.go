@@ -186,6 +186,19 @@ func (c *checker) mirrors(path string, list []Mirror) {
 	}
 }
 
+// enrolment checks where a unit asks for its identity.
+func (c *checker) enrolment(e *Enrolment) {
+	if !validURL(e.URL, "https") {
+		c.failf("enrolment.url", "%q is not allowed: want https:// and a host", e.URL)
+	}
+	if len(e.TLSPins) < 2 || len(e.TLSPins) > maxPins {
+		c.failf("enrolment.tlsPins", "%d pins: want 2 to %d, one of them of a spare key, so that the verifier's key can change", len(e.TLSPins), maxPins)
+	}
+	for i, pin := range e.TLSPins {
+		c.pin(fmt.Sprintf("enrolment.tlsPins[%d]", i), pin)
+	}
+}
+
 const (
 	maxMirrors = 8
 	maxPins    = 8
@@ -282,14 +295,24 @@ func (s *ReleaseSpec) Validate() error {
 	c.digest("boot.digest", s.Boot.Digest)
 	c.digest("boot.slotManifest", s.Boot.SlotManifest)
 	c.digest("boot.kernel", s.Boot.Kernel)
+	if l := s.Boot.CommandLine; len(l) > MaxCommandLine || strings.TrimSpace(l) != l || strings.ContainsFunc(l, func(r rune) bool { return r < ' ' || r > '~' }) {
+		c.failf("boot.commandLine", "want one line of at most %d printable ASCII characters", MaxCommandLine)
+	}
 	c.artifact("os.artifact", s.OS.Artifact)
 	c.digest("os.digest", s.OS.Digest)
 	c.digest("os.kernel", s.OS.Kernel)
+	if s.OS.Initramfs != "" {
+		c.digest("os.initramfs", s.OS.Initramfs)
+	}
 	if !isHash(s.OS.RootHash) {
 		c.failf("os.rootHash", "%q is not a root hash: want 64 lower-case hexadecimal digits", s.OS.RootHash)
 	}
 	return c.err()
 }
+
+// MaxCommandLine is the most bytes that a kernel command line may have: what
+// arm64 takes (Linux, arch/arm64/include/uapi/asm/setup.h, COMMAND_LINE_SIZE).
+const MaxCommandLine = 2048
 
 func notVersion(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(".-_+", r)
@@ -459,6 +482,9 @@ func (b *BootConfig) Validate() error {
 	c.mirrors("mirrors", b.Mirrors)
 	if !json.Valid(b.TUFRoot) || len(b.TUFRoot) < 2 {
 		c.failf("tufRoot", "want the JSON of a signed TUF root")
+	}
+	if e := b.Enrolment; e != nil {
+		c.enrolment(e)
 	}
 	return c.err()
 }

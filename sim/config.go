@@ -53,6 +53,10 @@ type Config struct {
 	// address, where Forwards are.
 	Hosts []string
 
+	// Enrolment is where units ask for their identity, an address of the
+	// gateway that the caller serves; nil: nowhere.
+	Enrolment *rack.Enrolment
+
 	Seed uint64 // of tolerances, noise and random faults
 	Log  *slog.Logger
 }

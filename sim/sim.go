@@ -160,7 +160,7 @@ func (r *Rack) fit(slot uint8, u *rack.ComputeUnit) (*tray, error) {
 	}
 	boot := rack.BootConfig{RackID: r.cfg.Rack.Spec.ID, Unit: t.name, Slot: rack.SlotID(slot),
 		Repository: r.repository(), TUFRoot: r.cfg.Provisioning.TUFRoot,
-		Mirrors: []rack.Mirror{{URL: MirrorURL, TLSPins: r.git.Identity.Pins}}}
+		Mirrors: []rack.Mirror{{URL: MirrorURL, TLSPins: r.git.Identity.Pins}}, Enrolment: r.cfg.Enrolment}
 	config, err := boot.Marshal()
 	if err != nil {
 		return nil, err

@@ -152,7 +152,7 @@ func (b *Boot) handOver(ctx context.Context, v *source.Verified, unit *rack.Comp
 		Commit: v.Commit, Sequence: v.Sequence, Stale: v.Stale,
 		Release: release.Spec.Version, SecurityVersion: release.Spec.SecurityVersion,
 		OSManifest: string(os.digest), RootHash: hex.EncodeToString(os.verity.Root[:]),
-		Partition: os.partition.Name, Lease: b.lease, Times: b.times,
+		Partition: os.partition.Name, Lease: b.lease, Times: b.times, Enrolment: b.config.Enrolment,
 	}
 	if b.Image.Kernel == release.Spec.OS.Kernel {
 		h.Path = "switch_root"

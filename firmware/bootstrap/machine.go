@@ -103,6 +103,8 @@ type Handover struct {
 	Lease           *Lease      `json:"lease,omitempty"`
 	Verity          *VerityJSON `json:"verity,omitempty"` // for the second half of a kexec
 	Times           []StageTime `json:"times"`
+	// Enrolment is what the boot configuration says of it, which the system can no longer ask for.
+	Enrolment *rack.Enrolment `json:"enrolment,omitempty"`
 }
 
 // VerityJSON is Verity in a Handover.

@@ -214,8 +214,8 @@ func (c config) write(boot *bootimage.Image, osi *osimage.Image) (*rack.ReleaseS
 	}
 	spec := &rack.ReleaseSpec{
 		Version: c.version, SecurityVersion: c.security,
-		Boot: rack.ReleaseBoot{Artifact: bootRepository, Digest: rack.Digest(d[0].Digest), SlotManifest: boot.ManifestDigest, Kernel: boot.Kernel},
-		OS:   rack.ReleaseOS{Artifact: osRepository, Digest: rack.Digest(d[1].Digest), Kernel: osi.Meta.Kernel, RootHash: osi.Meta.RootHash},
+		Boot: rack.ReleaseBoot{Artifact: bootRepository, Digest: rack.Digest(d[0].Digest), SlotManifest: boot.ManifestDigest, Kernel: boot.Kernel, CommandLine: boot.CommandLine},
+		OS:   rack.ReleaseOS{Artifact: osRepository, Digest: rack.Digest(d[1].Digest), Kernel: osi.Meta.Kernel, RootHash: osi.Meta.RootHash, Initramfs: rack.SHA256(osi.Initramfs)},
 	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {

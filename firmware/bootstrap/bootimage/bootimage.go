@@ -59,6 +59,7 @@ type Image struct {
 	Manifest       []byte      // unsigned trust.SlotManifest
 	ManifestDigest rack.Digest // of Manifest
 	Kernel         rack.Digest // of the kernel file
+	CommandLine    string      // in the volume
 	SBOM           []byte      // SPDX JSON
 }
 
@@ -70,7 +71,7 @@ func Build(c Config) (*Image, error) {
 	if c.Cmdline == "" {
 		c.Cmdline = Cmdline
 	}
-	img := &Image{Kernel: rack.SHA256(c.KernelFile)}
+	img := &Image{Kernel: rack.SHA256(c.KernelFile), CommandLine: c.Cmdline}
 	ram, err := initramfs.Stage1{Version: c.Version, SecurityVersion: c.SecurityVersion, Init: c.Init, Kernel: c.Kernel, KernelDigest: img.Kernel, Modules: c.Modules}.Tree()
 	if err != nil {
 		return nil, fmt.Errorf("build boot image: %w", err)
