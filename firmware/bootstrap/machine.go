@@ -10,6 +10,7 @@ import (
 
 	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/rack"
 )
 
 // BMC is what stage 1 asks and tells its BMC over the in-band link.
