@@ -174,9 +174,13 @@ func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource
 	}
 	s.mu.RLock()
 	o := res.get(p)
+	steady := false
 	if o != nil {
+		_, steady = entityTag(o)
+		whole := false
 		q.may = func(res *resource, p []string) bool { return readableBy(who, res, p) }
-		o, m, status = q.apply(s, o, path)
+		o, whole, m, status = q.apply(s, o, path)
+		steady = steady && whole
 	}
 	s.mu.RUnlock()
 	switch {
@@ -186,6 +190,13 @@ func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource
 	case o == nil:
 		w.Header().Del("Allow")
 		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
+		return
+	}
+	etag, _ := o["@odata.etag"].(string)
+	// What has readings in it is never "not modified": they are not in its ETag. Nor is what a query made of it.
+	if none := r.Header.Get("If-None-Match"); none != "" && steady && matches(none, etag) {
+		w.Header().Set("ETag", etag)
+		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	s.write(w, r, http.StatusOK, o)
@@ -241,16 +252,14 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, get func() obje
 func (s *Service) write(w http.ResponseWriter, r *http.Request, status int, o object) {
 	h := w.Header()
 	if _, is := o["@odata.id"]; is {
-		etag, steady := entityTag(o)
-		o["@odata.etag"] = etag
+		etag, tagged := o["@odata.etag"].(string)
+		if !tagged {
+			etag, _ = entityTag(o)
+			o["@odata.etag"] = etag
+		}
 		h.Set("ETag", etag)
 		if kind, _ := o["@odata.type"].(string); kind != "" {
 			h.Set("Link", "<http://redfish.dmtf.org/schemas/v1/"+schemaFile(kind)+">; rel=describedby")
-		}
-		// A resource with readings is never "not modified": they are not in its ETag.
-		if none := r.Header.Get("If-None-Match"); none != "" && steady && r.Method != http.MethodPatch && matches(none, etag) {
-			w.WriteHeader(http.StatusNotModified)
-			return
 		}
 	}
 	b, err := json.Marshal(o)

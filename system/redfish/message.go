@@ -157,6 +157,11 @@ func msgQueryValue(value, name, want string) message {
 		"Give "+want+".", value, name)
 }
 
+func msgQueryRange(value, name, allowed string) message {
+	return base("QueryParameterOutOfRange", fmt.Sprintf("The value '%s' for the query parameter %s is out of range %s.", value, name, allowed),
+		"Reduce the value for the query parameter to a value that is within range, such as a start or count value that is within bounds of the number of resources in a collection or a page that is within the range of valid pages.", value, name, allowed)
+}
+
 func msgUnavailable(seconds int) message {
 	return critical(base("ServiceTemporarilyUnavailable", fmt.Sprintf("The service is temporarily unavailable.  Retry in %d seconds.", seconds),
 		"Wait for the indicated retry duration and retry the operation.", fmt.Sprint(seconds)))

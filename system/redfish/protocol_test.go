@@ -272,7 +272,14 @@ func TestProtocol(t *testing.T) {
 		{"patch nothing", "PATCH", "/redfish/v1/Systems/unit-9", `{}`, nil, 404, "ResourceMissingAtURI"},
 		{"get an action", "GET", unit + "/Actions/ComputerSystem.Reset", "", nil, 405, "OperationNotAllowed"},
 		{"a fan of a tray", "GET", "/redfish/v1/Chassis/tray-1/ThermalSubsystem/Fans/fan-1", "", nil, 404, "ResourceMissingAtURI"},
-		{"unknown query", "GET", "/redfish/v1/Systems?$filter=1", "", nil, 501, "QueryNotSupported"},
+		{"unknown query", "GET", "/redfish/v1/Systems?$orderby=Id", "", nil, 501, "QueryNotSupported"},
+		{"a value for only", "GET", "/redfish/v1/Systems?only=one", "", nil, 400, "QueryParameterValueFormatError"},
+		{"too many levels", "GET", "/redfish/v1/Systems?$expand=*($levels=5)", "", nil, 400, "QueryParameterOutOfRange"},
+		{"no levels", "GET", "/redfish/v1/Systems?$expand=.($levels=0)", "", nil, 400, "QueryParameterOutOfRange"},
+		{"levels of what", "GET", "/redfish/v1/Systems?$expand=.($levels=x)", "", nil, 400, "QueryParameterValueFormatError"},
+		{"filter without an end", "GET", "/redfish/v1/Systems?$filter=Id%20eq", "", nil, 400, "QueryParameterValueFormatError"},
+		{"filter of no collection", "GET", unit + "?$filter=Id%20eq%20'x'", "", nil, 400, "QueryNotSupportedOnResource"},
+		{"an ETag of a part", "GET", unit + "?$select=Boot", "", []string{"If-None-Match", steady}, 200, ""},
 		{"parameter of others", "GET", "/redfish/v1/Systems?colour=red", "", nil, 200, ""},
 		{"bad top", "GET", "/redfish/v1/Systems?$top=-1", "", nil, 400, "QueryParameterValueFormatError"},
 		{"bad expand", "GET", "/redfish/v1/Systems?$expand=all", "", nil, 400, "QueryParameterValueFormatError"},
@@ -314,7 +321,7 @@ func TestQueries(t *testing.T) {
 	if get("?$expand=.($levels=1)"); len(c.Members) != 3 || c.Members[2]["PowerState"] != "Off" || c.Members[2]["Id"] != "unit-3" {
 		t.Errorf("expanded: %v", c.Members)
 	}
-	if get("?$top=2"); len(c.Members) != 2 || c.Count != 3 || c.Next != "/redfish/v1/Systems?$skip=2" {
+	if get("?$top=2"); len(c.Members) != 2 || c.Count != 3 || c.Next != "/redfish/v1/Systems?$skip=2&$top=2" {
 		t.Errorf("top: %d of %d, next %q", len(c.Members), c.Count, c.Next)
 	}
 	if get("?$skip=2"); len(c.Members) != 1 || c.Members[0]["@odata.id"] != "/redfish/v1/Systems/unit-3" {

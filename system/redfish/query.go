@@ -3,18 +3,31 @@ package redfish
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// query holds the query parameters (DSP0266, 7.3 "Query parameters").
+// Limits of query parameters.
+const (
+	maxLevels   = 4     // of $expand
+	maxExpanded = 5_000 // resources that one answer has in the place of references
+	maxQuery    = 4 << 10
+)
+
+// query holds the query parameters (DSP0266, 7.3 "Query parameters"). They take effect in this order: only; $filter,
+// $skip and $top; $expand; $select.
 type query struct {
 	top, skip int // -1: not given
 	only      bool
 	expand    byte // 0, '.', '*' or '~'
+	levels    int
+	filter    predicate // nil: all
 	choose    []string
+	raw       url.Values
 	// may says whether a resource may be read by who asks: what cannot be read cannot be expanded.
-	may func(*resource, []string) bool
+	may      func(*resource, []string) bool
+	expanded int
 }
 
 func parseQuery(raw string) (q query, m message, status int) {
@@ -23,113 +36,210 @@ func parseQuery(raw string) (q query, m message, status int) {
 		return q, m, 0
 	}
 	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return q, msgQueryValue(shorten(raw), "query", "a well-formed query"), http.StatusBadRequest
+	if err != nil || len(raw) > maxQuery {
+		return q, msgQueryValue(shorten(raw), "query", "a well-formed query of at most 4096 bytes"), http.StatusBadRequest
 	}
+	q.raw = values
 	for name, v := range values {
 		value := v[len(v)-1]
+		want := ""
 		switch name {
 		case "$top", "$skip":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 0 {
-				return q, msgQueryValue(shorten(value), name, "a number from 0 on"), http.StatusBadRequest
-			}
-			if name == "$top" {
-				q.top = n
-			} else {
-				q.skip = n
+			n, err := strconv.ParseUint(value, 10, 31)
+			switch {
+			case err != nil:
+				want = "a number from 0 on"
+			case name == "$top":
+				q.top = int(n)
+			default:
+				q.skip = int(n)
 			}
 		case "only":
-			q.only = true
-		case "$expand":
-			how, _, _ := strings.Cut(value, "(") // one level, whatever $levels says
-			if how != "." && how != "*" && how != "~" {
-				return q, msgQueryValue(shorten(value), name, "., * or ~"), http.StatusBadRequest
+			if q.only = true; value != "" {
+				want = "no value"
 			}
-			q.expand = how[0]
+		case "$expand":
+			var over bool
+			if q.expand, q.levels, over = parseExpand(value); over {
+				return q, msgQueryRange(shorten(value), name, "1 to "+strconv.Itoa(maxLevels)+" levels"), http.StatusBadRequest
+			} else if q.expand == 0 {
+				want = "., * or ~, and ($levels=N) behind it"
+			}
 		case "$select":
 			for _, c := range strings.Split(value, ",") {
-				if c = strings.TrimSpace(c); c == "" {
-					return q, msgQueryValue(shorten(value), name, "names of properties separated by commas"), http.StatusBadRequest
+				if c = strings.TrimSpace(c); c == "" || strings.Count(c, "/") > maxDepth {
+					want = "names of properties separated by commas"
 				}
 				q.choose = append(q.choose, c)
 			}
+		case "$filter":
+			f, err := parseFilter(value)
+			if err != nil {
+				want = "an expression such as PowerState eq 'On' and not (Id eq 'unit-1'): " + err.Error()
+			}
+			q.filter = f
 		default:
 			if strings.HasPrefix(name, "$") {
 				return q, msgQuery(shorten(name)), http.StatusNotImplemented
 			}
 		}
+		if want != "" {
+			return q, msgQueryValue(shorten(value), name, want), http.StatusBadRequest
+		}
 	}
 	return q, m, 0
 }
 
-// apply is called with the lock held for reading.
-func (q *query) apply(s *Service, o object, path string) (object, message, int) {
-	members, isCollection := o["Members"].([]object)
-	if !isCollection && (q.only || q.top >= 0 || q.skip >= 0) {
-		return nil, base("QueryNotSupportedOnResource", "Querying is not supported on the requested resource.",
-			"Use $top, $skip and only on collections."), http.StatusBadRequest
+// parseExpand reads "*", ".", "~", each with "($levels=N)" if wanted.
+func parseExpand(value string) (how byte, levels int, over bool) {
+	if value == "" || !strings.Contains(".*~", value[:1]) {
+		return 0, 0, false
 	}
+	rest, ok := value[1:], true
+	if rest == "" {
+		return value[0], 1, false
+	}
+	if rest, ok = strings.CutPrefix(rest, "($levels="); !ok {
+		return 0, 0, false
+	}
+	if rest, ok = strings.CutSuffix(rest, ")"); !ok {
+		return 0, 0, false
+	}
+	n, err := strconv.ParseUint(rest, 10, 31)
+	if err != nil {
+		return 0, 0, false
+	}
+	return value[0], int(n), n < 1 || n > maxLevels
+}
+
+// apply is called with the lock held for reading. Whole says that the answer has all that the resource has, and nothing of others.
+func (q *query) apply(s *Service, o object, path string) (out object, whole bool, m message, status int) {
+	members, isCollection := o["Members"].([]object)
+	if !isCollection && (q.only || q.top >= 0 || q.skip >= 0 || q.filter != nil) {
+		return nil, false, base("QueryNotSupportedOnResource", "Querying is not supported on the requested resource.",
+			"Use $filter, $top, $skip and only on collections."), http.StatusBadRequest
+	}
+	whole = q.expand == 0 && len(q.choose) == 0
 	if q.only && len(members) == 1 {
+		whole = false
 		uri, _ := members[0]["@odata.id"].(string)
 		if one := q.lookup(s, uri); one != nil {
 			o, members, isCollection = one, nil, false
 		}
 	}
+	o["@odata.etag"], _ = entityTag(o)
 	if isCollection {
+		if q.filter != nil {
+			whole = false
+			members = q.keep(s, members)
+			o["Members@odata.count"] = len(members)
+		}
 		if q.skip > 0 {
-			members = members[min(q.skip, len(members)):]
+			members, whole = members[min(q.skip, len(members)):], false
 		}
 		if q.top >= 0 && q.top < len(members) {
-			members = members[:q.top]
-			o["Members@odata.nextLink"] = path + "?$skip=" + strconv.Itoa(max(q.skip, 0)+q.top)
+			members, whole = members[:q.top], false
+			o["Members@odata.nextLink"] = path + "?" + q.next()
 		}
 		o["Members"] = members
 	}
 	if q.expand != 0 {
-		for name, v := range o {
-			if name == "Links" {
-				if in, ok := v.(object); ok && q.expand != '.' {
-					o[name] = q.expandIn(s, in)
-				}
-				continue
-			}
-			if q.expand != '~' {
-				o[name] = q.expandOne(s, v)
-			}
+		o = q.expandIn(s, o, false, q.levels)
+		if q.expanded > maxExpanded {
+			return nil, false, msgQueryRange(shorten(q.raw.Get("$expand")), "$expand", "so many levels that at most "+strconv.Itoa(maxExpanded)+" resources are expanded; ask for fewer levels or for a part of the tree"), http.StatusBadRequest
 		}
 	}
 	if len(q.choose) > 0 {
 		o = choose(o, q.choose)
 	}
-	return o, message{}, 0
+	return o, whole, message{}, 0
 }
 
-func (q *query) expandIn(s *Service, in object) object {
+// next is the query for what $top leaves out, everything else as it was asked for.
+func (q *query) next() string {
+	var parts []string
+	for name, v := range q.raw {
+		if name != "$skip" {
+			parts = append(parts, name+"="+url.QueryEscape(v[len(v)-1]))
+		}
+	}
+	parts = append(parts, "$skip="+strconv.Itoa(max(q.skip, 0)+q.top))
+	slices.Sort(parts)
+	return strings.Join(parts, "&")
+}
+
+// keep returns the members that the filter lets through. What may not be read is not there.
+func (q *query) keep(s *Service, members []object) []object {
+	kept := []object{}
+	for _, m := range members {
+		o := m
+		if uri, ok := reference(m); ok {
+			if o = q.lookup(s, uri); o == nil {
+				continue
+			}
+		}
+		if q.filter(o) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// reference says whether an object is nothing but a reference.
+func reference(o object) (uri string, ok bool) {
+	uri, ok = o["@odata.id"].(string)
+	return uri, ok && len(o) == 1
+}
+
+// expandIn puts resources in the place of references: of those under a property Links if the query says so, and of others
+// if it says so.
+func (q *query) expandIn(s *Service, in object, links bool, levels int) object {
 	out := make(object, len(in))
-	for k, v := range in {
-		out[k] = q.expandOne(s, v)
+	for _, k := range sortedKeys(in) {
+		out[k] = q.expandValue(s, in[k], links || k == "Links", levels)
 	}
 	return out
 }
 
-// expandOne puts resources in the place of references to them.
-func (q *query) expandOne(s *Service, v any) any {
+func (q *query) expandValue(s *Service, v any, links bool, levels int) any {
 	switch v := v.(type) {
+	case volatile:
+		return volatile{q.expandValue(s, v.value, links, levels)}
 	case object:
-		if uri, ok := v["@odata.id"].(string); ok && len(v) == 1 {
-			if o := q.lookup(s, uri); o != nil {
-				return o
-			}
+		uri, is := reference(v)
+		if !is {
+			return q.expandIn(s, v, links, levels)
 		}
+		if links && q.expand == '.' || !links && q.expand == '~' || q.expanded > maxExpanded {
+			return v
+		}
+		o := q.lookup(s, uri)
+		if o == nil {
+			return v
+		}
+		q.expanded++
+		o["@odata.etag"], _ = entityTag(o)
+		if levels > 1 {
+			o = q.expandIn(s, o, false, levels-1)
+		}
+		return o
 	case []object:
 		out := make([]object, len(v))
 		for i, e := range v {
-			out[i], _ = q.expandOne(s, e).(object)
+			out[i], _ = q.expandValue(s, e, links, levels).(object)
 		}
 		return out
 	}
 	return v
+}
+
+func sortedKeys(o object) []string {
+	keys := make([]string, 0, len(o))
+	for k := range o {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (q *query) lookup(s *Service, uri string) object {
@@ -162,8 +272,18 @@ func choose(o object, names []string) object {
 		if c, is := v.(volatile); is {
 			v = c.value
 		}
-		if in, is := v.(object); is && out[name] == nil {
+		if out[name] != nil {
+			continue
+		}
+		switch in := v.(type) {
+		case object:
 			out[name] = choose(in, rest)
+		case []object:
+			list := make([]object, len(in))
+			for i, e := range in {
+				list[i] = choose(e, rest)
+			}
+			out[name] = list
 		}
 	}
 	if members, ok := o["Members"].([]object); ok { // $select of an expanded collection speaks of its members
@@ -175,6 +295,9 @@ func choose(o object, names []string) object {
 			}
 		}
 		out["Members"], out["Members@odata.count"] = chosen, o["Members@odata.count"]
+		if next, ok := o["Members@odata.nextLink"]; ok {
+			out["Members@odata.nextLink"] = next
+		}
 	}
 	return out
 }

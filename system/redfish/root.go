@@ -49,8 +49,8 @@ func (s *Service) serviceRoot() object {
 		"Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
 		"Links": object{"Sessions": ref(root + "/SessionService/Sessions")},
 		"ProtocolFeaturesSupported": object{
-			"ExpandQuery": object{"ExpandAll": true, "Levels": false, "Links": true, "NoLinks": true},
-			"FilterQuery": false, "OnlyMemberQuery": true, "SelectQuery": true, "TopSkipQuery": true, "ExcerptQuery": false,
+			"ExpandQuery": object{"ExpandAll": true, "Levels": true, "MaxLevels": maxLevels, "Links": true, "NoLinks": true},
+			"FilterQuery": true, "OnlyMemberQuery": true, "SelectQuery": true, "TopSkipQuery": true, "ExcerptQuery": false,
 		},
 	}
 }
