@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"io"
 	"net/http"
 	"slices"
 )
@@ -39,4 +40,13 @@ func Forms() map[string]string { return forms }
 // AddUnlisted adds a resource that the table of privileges does not know.
 func (s *Service) AddUnlisted(uri string) {
 	s.routes.add(uri, resource{get: func([]string) object { return object{"@odata.id": uri} }})
+}
+
+// ReadImage reads an update file and returns what to write: the signed manifest and the image.
+func ReadImage(r io.Reader) (signed, data []byte, err error) {
+	i, err := readImage(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	return i.signed, i.data, nil
 }

@@ -45,6 +45,7 @@ type resource struct {
 	// remove answers DELETE; there is something to delete, and If-Match holds.
 	remove func(w http.ResponseWriter, r *http.Request, p []string)
 	raw    func(w http.ResponseWriter, r *http.Request, p []string) // answers GET by itself
+	upload func(w http.ResponseWriter, r *http.Request, p []string) // answers POST of what is no JSON
 
 	form string // of its URI, as it was added: what authorize goes by
 }
@@ -60,7 +61,7 @@ func (res *resource) allow() string {
 	if res.patch != nil {
 		m = append(m, "PATCH")
 	}
-	if res.post != nil {
+	if res.post != nil || res.upload != nil {
 		m = append(m, "POST")
 	}
 	if res.remove != nil {
@@ -116,7 +117,7 @@ func (res *resource) allows(method string) bool {
 	case http.MethodPatch:
 		return res.patch != nil
 	case http.MethodPost:
-		return res.post != nil
+		return res.post != nil || res.upload != nil
 	case http.MethodDelete:
 		return res.remove != nil
 	}
@@ -150,6 +151,8 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) 
 		res.raw(w, r, p)
 	case r.Method == http.MethodPatch:
 		s.servePatch(w, r, res, p, who)
+	case r.Method == http.MethodPost && res.upload != nil:
+		res.upload(w, r, p)
 	case r.Method == http.MethodPost:
 		if body, ok := readBody(w, r); ok {
 			res.post(w, r, p, body)
@@ -223,6 +226,9 @@ func (s *Service) servePatch(w http.ResponseWriter, r *http.Request, res *resour
 
 // current answers when there is no resource to change, or not the one that the client knows.
 func (s *Service) current(w http.ResponseWriter, r *http.Request, res *resource, p []string) bool {
+	if res.get == nil {
+		return true // it says so itself
+	}
 	s.mu.RLock()
 	o := res.get(p)
 	s.mu.RUnlock()

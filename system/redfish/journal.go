@@ -265,3 +265,17 @@ func (s *Service) logService(c *controller) object {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// announce sends an event that is about a resource of the service itself.
+func (s *Service) announce(at time.Time, m message, origin string) {
+	args := m.args
+	if args == nil {
+		args = []string{}
+	}
+	record := object{
+		"MemberId": "0", "EventType": "Event", "EventTimestamp": stamp(at), "MessageId": m.id, "MessageArgs": args,
+		"Message": m.text, "MessageSeverity": m.severity, "Severity": m.severity, "Resolution": m.resolution, "OriginOfCondition": ref(origin),
+	}
+	s.events.send(record)
+	s.pushes.queue(record)
+}

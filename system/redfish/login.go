@@ -23,6 +23,7 @@ type principal struct {
 	session        string // ID
 	changeRequired bool
 	sessions       *access.Store
+	tasks          *tasks
 }
 
 func (w *principal) ownsSession(id string) bool {
@@ -49,7 +50,7 @@ func (s *Service) Local(name string) http.Handler {
 		if peer, ok := r.Context().Value(peerKey{}).(string); ok {
 			who = peer
 		}
-		s.handle(w, r, &principal{name: who, role: access.Administrator, how: "local", sessions: s.access})
+		s.handle(w, r, &principal{name: who, role: access.Administrator, how: "local", sessions: s.access, tasks: s.tasks})
 	})
 }
 
@@ -96,7 +97,7 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, who *principal)
 // authenticate finds out who makes a request. Nil without an error: nobody says so.
 func (s *Service) authenticate(r *http.Request) (*principal, error) {
 	made := func(a access.Account, how string) *principal {
-		return &principal{name: a.Name, account: a.Name, role: a.Role, how: how, changeRequired: a.ChangeRequired, sessions: s.access}
+		return &principal{name: a.Name, account: a.Name, role: a.Role, how: how, changeRequired: a.ChangeRequired, sessions: s.access, tasks: s.tasks}
 	}
 	if token := r.Header.Get("X-Auth-Token"); token != "" {
 		e, a, err := s.access.Use(token)

@@ -77,6 +77,11 @@ var entities = map[string]entity{
 	"Sensor":                        readable(components),
 	"SensorCollection":              readable(components),
 	"SessionService":                readable(manager),
+	"SoftwareInventory":             readable(components),
+	"SoftwareInventoryCollection":   readable(components),
+	"TaskCollection":                readable(manager),
+	"TaskService":                   readable(manager),
+	"UpdateService":                 readable(components),
 	"SessionCollection":             {get: login, post: noAuth, patch: manager, put: manager, delete: manager},
 	"ThermalMetrics":                readable(components),
 	"ThermalSubsystem":              readable(components),
@@ -85,6 +90,8 @@ var entities = map[string]entity{
 		get: anyOf{access.ConfigureManager, access.ConfigureUsers, access.ConfigureSelf}, patch: users, post: users, put: users, delete: users,
 		properties: map[string]anyOf{"Password": {access.ConfigureUsers, access.ConfigureSelf}},
 	},
+	// Whoever may begin something may stop it.
+	"Task": {get: login, patch: manager, post: manager, put: manager, delete: anyOf{access.ConfigureManager, access.ConfigureSelf}},
 	// Stricter than the standard, by which everybody who is logged in sees who else is.
 	"Session": {get: anyOf{access.ConfigureManager, access.ConfigureSelf}, patch: manager, post: manager, put: manager, delete: anyOf{access.ConfigureManager, access.ConfigureSelf}},
 	// Stricter: what is typed into a console can be anything.
@@ -164,6 +171,16 @@ var forms = map[string]string{
 	subscriptionsURI + "/*": "EventDestination",
 	subscriptionsURI + "/*/Actions/EventDestination.ResumeSubscription":  "EventDestination",
 	subscriptionsURI + "/*/Actions/EventDestination.SuspendSubscription": "EventDestination",
+	taskServiceURI:          "TaskService",
+	tasksURI:                "TaskCollection",
+	tasksURI + "/*":         "Task",
+	tasksURI + "/*/Monitor": "Task",
+	updateServiceURI:        "UpdateService",
+	updateServiceURI + "/Actions/" + simpleUpdate: "UpdateService",
+	pushURI:                 "UpdateService",
+	multipartURI:            "UpdateService",
+	inventoryURI:            "SoftwareInventoryCollection",
+	inventoryURI + "/*":     "SoftwareInventory",
 	root + "/JsonSchemas":   "JsonSchemaFileCollection",
 	root + "/JsonSchemas/*": "JsonSchemaFile",
 	root + "/Registries":    "MessageRegistryFileCollection",
@@ -260,6 +277,8 @@ func (w *principal) owns(form string, p []string) bool {
 		return false
 	case strings.HasPrefix(form, accountsURI+"/*"):
 		return p[0] == w.account
+	case strings.HasPrefix(form, tasksURI+"/*"):
+		return w.tasks.owner(p[0]) == w.account
 	case form == sessionsURI+"/*":
 		return w.ownsSession(p[0])
 	}

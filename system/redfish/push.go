@@ -97,6 +97,8 @@ func typeOf(uri string) string {
 		return "ComputerSystem"
 	case strings.HasPrefix(uri, root+"/Managers/"):
 		return "Manager"
+	case strings.HasPrefix(uri, tasksURI+"/"):
+		return "Task"
 	}
 	return "EventService"
 }
@@ -460,4 +462,15 @@ func (p *pushes) remove(id string) error {
 		d.stop()
 	}
 	return nil
+}
+
+// queue queues an event of the service for those who want it.
+func (p *pushes) queue(record object) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.all {
+		if d.Filter.wants(record) {
+			d.add(queued{record: record})
+		}
+	}
 }

@@ -22,6 +22,8 @@ type registryFile struct{ id, name, registry, uri, publication string }
 var registries = []registryFile{
 	{"Base", "Messages of the standard", strings.TrimSuffix(basePrefix, "."), "", "https://redfish.dmtf.org/registries/" + basePrefix + "0.json"},
 	{"Racklet", "Messages of racks", "Racklet.1.0", root + "/Registries/Racklet/" + rackletRegistry + ".json", ""},
+	{"TaskEvent", "Messages about tasks", "TaskEvent.1.0", "", "https://redfish.dmtf.org/registries/" + taskPrefix + "3.json"},
+	{"Update", "Messages about updates", "Update.1.0", "", "https://redfish.dmtf.org/registries/" + updatePrefix + "2.json"},
 	{"PrivilegeRegistry", "Who may do what", "PrivilegeRegistry.1.0", root + "/Registries/PrivilegeRegistry/" + privilegeRegistry + ".json", ""},
 }
 
@@ -50,7 +52,7 @@ func (s *Service) addRegistries(t *router) {
 		return nil
 	}})
 	t.add(registries[1].uri, resource{get: func([]string) object { return messageRegistry() }})
-	t.add(registries[2].uri, resource{get: func([]string) object { return privileges() }})
+	t.add(registries[len(registries)-1].uri, resource{get: func([]string) object { return privileges() }})
 
 	files := root + "/JsonSchemas"
 	t.add(files, resource{get: func([]string) object {

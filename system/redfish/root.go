@@ -24,6 +24,8 @@ func (s *Service) table() router {
 	s.addSessions(&t)
 	s.addRegistries(&t)
 	s.addSubscriptions(&t)
+	s.addTasks(&t)
+	s.addUpdates(&t)
 	return t
 }
 
@@ -46,7 +48,7 @@ func (s *Service) serviceRoot() object {
 		"Systems": ref(root + "/Systems"), "Chassis": ref(root + "/Chassis"), "Managers": ref(root + "/Managers"),
 		"EventService": ref(root + "/EventService"), "ComponentIntegrity": ref(root + "/ComponentIntegrity"),
 		"SessionService": ref(sessionServiceURI), "AccountService": ref(accountServiceURI), "CertificateService": ref(certificateServiceURI),
-		"Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
+		"UpdateService": ref(updateServiceURI), "Tasks": ref(taskServiceURI), "Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
 		"Links": object{"Sessions": ref(root + "/SessionService/Sessions")},
 		"ProtocolFeaturesSupported": object{
 			"ExpandQuery": object{"ExpandAll": true, "Levels": true, "MaxLevels": maxLevels, "Links": true, "NoLinks": true},
@@ -57,7 +59,7 @@ func (s *Service) serviceRoot() object {
 
 func (s *Service) serviceDocument() object {
 	list := []object{{"name": "Service", "kind": "Singleton", "url": root + "/"}}
-	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService", "AccountService", "CertificateService", "Registries", "JsonSchemas"} {
+	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService", "AccountService", "CertificateService", "UpdateService", "TaskService", "Registries", "JsonSchemas"} {
 		list = append(list, object{"name": name, "kind": "Singleton", "url": root + "/" + name})
 	}
 	return object{"@odata.context": root + "/$metadata", "value": list}
@@ -74,7 +76,8 @@ var schemas = []string{
 	"ManagerAccount.v1_14_1", "RoleCollection", "Role.v1_3_3", "Session.v1_8_0", "CertificateService.v1_2_1", "CertificateCollection",
 	"Certificate.v1_11_0", "ManagerNetworkProtocol.v1_12_0", "EventDestination.v1_16_0", "MessageRegistryFileCollection",
 	"MessageRegistryFile.v1_1_5", "MessageRegistry.v1_7_0", "PrivilegeRegistry.v1_2_0", "JsonSchemaFileCollection", "JsonSchemaFile.v1_1_5",
-	"Message.v1_3_0",
+	"Message.v1_3_0", "TaskService.v1_3_0", "TaskCollection", "Task.v1_7_4", "UpdateService.v1_17_0", "SoftwareInventoryCollection",
+	"SoftwareInventory.v1_13_0",
 }
 
 func serveMetadata(w http.ResponseWriter) {

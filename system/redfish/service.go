@@ -87,6 +87,8 @@ type Service struct {
 	audit     *audit.Log
 	identity  *identity
 	pushes    *pushes
+	tasks     *tasks
+	updates   *updates
 	strangers allowance
 
 	mu    sync.RWMutex // guards what follows, and the mutable part of controllers
@@ -113,15 +115,16 @@ type controller struct {
 // unit is a compute unit and its BMC.
 type unit struct {
 	controller
-	spec    *rack.ComputeUnit
-	slot    uint8
-	state   wire.UnitState
-	slots   [2]wire.SlotInfo
-	report  link.AgedReport
-	asked   time.Time // when the report was asked for
-	console *console
-	applied bool
-	stageAt time.Time // when the present stage was first seen
+	spec     *rack.ComputeUnit
+	slot     uint8
+	state    wire.UnitState
+	slots    [2]wire.SlotInfo
+	report   link.AgedReport
+	asked    time.Time // when the report was asked for
+	console  *console
+	applied  bool
+	updating bool      // its idle slot is being written by this service
+	stageAt  time.Time // when the present stage was first seen
 }
 
 // New returns a service for the rack. It asks nothing yet: Run does.
@@ -169,6 +172,10 @@ func New(o Options) (*Service, error) {
 	if s.pushes, err = openPushes(s); err != nil {
 		return nil, err
 	}
+	if s.tasks, err = openTasks(s); err != nil {
+		return nil, err
+	}
+	s.updates = newUpdates()
 	s.routes = s.table()
 	s.conn = link.New(o.Line, wire.EIDManagement, o.Link)
 	return s, nil
@@ -197,6 +204,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { s.pollRMC(ctx) })
 	wait.Go(func() { s.pushes.run(ctx) })
+	wait.Go(func() { s.tasks.run(ctx) })
 	for _, u := range s.units {
 		wait.Go(func() { s.pollUnit(ctx, u) })
 		wait.Go(func() { s.pollConsole(ctx, u) })

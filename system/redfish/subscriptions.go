@@ -62,8 +62,8 @@ func (s *Service) eventService() object {
 	return object{
 		"@odata.type": "#EventService.v1_12_0.EventService", "@odata.id": eventServiceURI, "Id": "EventService", "Name": "Events",
 		"ServiceEnabled": true, "Status": enabled(), "ServerSentEventUri": eventServiceURI + "/SSE", "EventFormatTypes": []string{"Event"},
-		"DeliveryRetryAttempts": again.Attempts, "DeliveryRetryIntervalSeconds": seconds(again.Interval), "RegistryPrefixes": []string{"Racklet"},
-		"ResourceTypes": []string{"ComputerSystem", "Manager", "EventService"}, "Severities": severities,
+		"DeliveryRetryAttempts": again.Attempts, "DeliveryRetryIntervalSeconds": seconds(again.Interval), "RegistryPrefixes": []string{"Racklet", "TaskEvent"},
+		"ResourceTypes": []string{"ComputerSystem", "Manager", "Task", "EventService"}, "Severities": severities,
 		"ExcludeMessageId": true, "ExcludeRegistryPrefix": false, "IncludeOriginOfConditionSupported": false, "SubordinateResourcesSupported": true,
 		"SSEFilterPropertiesSupported": object{
 			"EventFormatType": false, "MessageId": false, "MetricReportDefinition": false, "OriginResource": false,
