@@ -84,16 +84,16 @@ func (c *console) close() {
 	}
 }
 
-func (c *console) watched() bool {
+func (c *console) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.readers) > 0
+	return len(c.readers)
 }
 
 // pollConsole reads what the unit prints: often while someone looks, else along with the state.
 func (s *Service) pollConsole(ctx context.Context, u *unit) {
 	for ctx.Err() == nil {
-		watched := u.console.watched()
+		watched := u.console.count() > 0
 		s.mu.RLock()
 		end, online := u.state.ConsoleEnd, u.online
 		s.mu.RUnlock()

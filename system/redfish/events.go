@@ -99,6 +99,12 @@ func (b *broadcast) leave(c chan sent) {
 	}
 }
 
+func (b *broadcast) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.readers)
+}
+
 func (b *broadcast) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

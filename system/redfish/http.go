@@ -124,25 +124,26 @@ func (res *resource) allows(method string) bool {
 	return false
 }
 
-// serve answers one request of somebody; nil: of one who has not logged in.
-func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) {
+// serve answers one request of somebody; nil: of one who has not logged in. It returns the form of the URI.
+func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) (form string) {
 	h := w.Header()
 	if v := r.Header.Get("OData-Version"); v != "" && v != "4.0" {
 		fail(w, http.StatusPreconditionFailed, msgODataVersion(v))
-		return
+		return ""
 	}
 	path := strings.TrimSuffix(r.URL.Path, "/")
 	res, p := s.routes.find(path)
 	switch {
 	case res == nil && who == nil:
 		s.failLogin(w) // a stranger does not learn what there is
-		return
+		return ""
 	case res == nil:
 		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
-		return
+		return ""
 	}
+	form = res.form
 	if !s.admit(w, res, p, who, r.Method) {
-		return
+		return form
 	}
 	switch {
 	case (r.Method == http.MethodGet || r.Method == http.MethodHead) && res.get != nil:
@@ -163,6 +164,7 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) 
 			res.remove(w, r, p)
 		}
 	}
+	return form
 }
 
 func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource, p []string, path string, who *principal) {

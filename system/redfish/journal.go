@@ -72,6 +72,7 @@ func (s *Service) enter(c *controller, e entry) {
 	}
 	c.log.add(e)
 	s.mu.Unlock()
+	s.countEvent(c, &e)
 	record := s.eventRecord(&e)
 	s.events.send(record)
 	s.pushes.offer(&e, record)

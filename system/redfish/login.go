@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -73,7 +74,11 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, who *principal)
 	if r.TLS != nil {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeBound))
+	began := time.Now()
+	http.NewResponseController(w).SetWriteDeadline(began.Add(writeBound))
+	answer, form := &statusWriter{ResponseWriter: w}, ""
+	w = answer
+	defer func() { s.meters.request(form, r.Method, cmp.Or(answer.status, http.StatusOK), time.Since(began)) }()
 	var wrong error
 	if who == nil {
 		who, wrong = s.authenticate(r)
@@ -91,7 +96,7 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, who *principal)
 		fail(w, http.StatusForbidden, msgPrivilege())
 		return
 	}
-	s.serve(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)), who)
+	form = s.serve(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)), who)
 }
 
 // authenticate finds out who makes a request. Nil without an error: nobody says so.
@@ -262,6 +267,7 @@ func (s *Service) keep(e audit.Entry) {
 
 // refusedLogin notes a login that failed.
 func (s *Service) refusedLogin(r *http.Request, name, how string, err error) {
+	s.meters.refused.WithLabelValues(how).Inc()
 	s.log.Warn("a login was refused", "account", shorten(name), "from", r.RemoteAddr, "error", err)
 	if recorded(r) {
 		return // its own entry says so

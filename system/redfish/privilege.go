@@ -98,12 +98,15 @@ var entities = map[string]entity{
 	"RackletConsole": {get: components, patch: components, post: components, put: components, delete: components, uris: []string{root + "/Systems/*/Oem/Racklet/Console"}},
 	// Stricter than a LogEntry: who works on the rack, and from where.
 	"RackletAuditLog": {get: anyOf{access.ConfigureManager, access.ConfigureUsers}, patch: manager, post: manager, put: manager, delete: manager, uris: []string{auditURI, auditURI + "/Entries", auditURI + "/Entries/*"}},
+	// Not Redfish, and the same readings as Sensors have.
+	"RackletMetrics": {get: login, patch: manager, post: manager, put: manager, delete: manager, uris: []string{metricsURI}},
 	// A certificate that logs in is as good as a password.
 	"RackletAccountCertificate": {get: users, patch: users, post: users, put: users, delete: users, uris: []string{accountsURI + "/*/Certificates", accountsURI + "/*/Certificates/*"}},
 }
 
 // forms says what lives at each form of URI. A new resource begins with a line here.
 var forms = map[string]string{
+	metricsURI:           "RackletMetrics",
 	"/redfish":           "ServiceRoot",
 	root:                 "ServiceRoot",
 	root + "/odata":      "ServiceRoot",

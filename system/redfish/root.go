@@ -26,6 +26,7 @@ func (s *Service) table() router {
 	s.addSubscriptions(&t)
 	s.addTasks(&t)
 	s.addUpdates(&t)
+	s.addMetrics(&t)
 	return t
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,7 +44,7 @@ func (s *Service) ServeLocal(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Service) listen(ctx context.Context, l net.Listener, h http.Handler) error {
-	c := &connections{most: maxConnections, open: map[net.Conn]time.Time{}}
+	c := &connections{most: maxConnections, open: map[net.Conn]time.Time{}, all: &s.meters.connections}
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader, ConnState: c.note,
 		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: peerContext, ErrorLog: serverLog(s.log),
@@ -65,6 +66,7 @@ type connections struct {
 	most int
 	mu   sync.Mutex
 	open map[net.Conn]time.Time // since when it waits; zero: it is at work
+	all  *atomic.Int64          // of all listeners
 }
 
 func (c *connections) note(conn net.Conn, state http.ConnState) {
@@ -77,7 +79,9 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 		c.open[conn] = time.Now()
 	case http.StateClosed, http.StateHijacked:
 		delete(c.open, conn)
+		c.all.Add(-1)
 	case http.StateNew:
+		c.all.Add(1)
 		c.open[conn] = time.Now()
 		if len(c.open) <= c.most {
 			return

@@ -90,6 +90,7 @@ type Service struct {
 	tasks     *tasks
 	updates   *updates
 	strangers allowance
+	meters    *meters
 
 	mu    sync.RWMutex // guards what follows, and the mutable part of controllers
 	rmc   controller
@@ -125,6 +126,7 @@ type unit struct {
 	applied  bool
 	updating bool      // its idle slot is being written by this service
 	stageAt  time.Time // when the present stage was first seen
+	boot     bootTimes
 }
 
 // New returns a service for the rack. It asks nothing yet: Run does.
@@ -139,6 +141,7 @@ func New(o Options) (*Service, error) {
 		o.Version = "devel"
 	}
 	s := &Service{o: o, log: o.Log, clock: o.Clock, start: o.Clock.Now()}
+	s.meters = newMeters(s)
 	s.events = newBroadcast(uint64(s.start.UnixMilli()))
 	s.rmc = controller{eid: wire.EIDRMC, name: "rmc"}
 	s.rack.SlotAgeMillis = never()

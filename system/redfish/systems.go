@@ -256,7 +256,7 @@ func (s *Service) systemOem(u *unit, console string) object {
 	}
 	failureInto(o, &st.Failure)
 	if r := &u.report.Report; u.report.Age != wire.AgeNever {
-		age := time.Duration(u.report.Age)*time.Millisecond + s.clock.Now().Sub(u.asked)
+		age := s.reportAge(u)
 		o["Commit"], o["Release"] = commitText(r.Commit), r.Release.String()
 		o["Stale"] = r.Stale || st.Flags&wire.FlagStale != 0
 		if r.Address != [4]byte{} {
@@ -271,6 +271,11 @@ func (s *Service) systemOem(u *unit, console string) object {
 		o["MemoryUsedMiB"], o["MemoryTotalMiB"] = volatile{r.MemoryUsedKiB >> 10}, r.MemoryTotalKiB>>10
 	}
 	return o
+}
+
+// reportAge is the time since a unit reported last.
+func (s *Service) reportAge(u *unit) time.Duration {
+	return max(time.Duration(u.report.Age)*time.Millisecond+s.clock.Now().Sub(u.asked), 0)
 }
 
 func failureInto(o object, f *wire.Failure) {

@@ -5,7 +5,8 @@
 // command. When nothing is missing it says nothing.
 //
 // With -test it also sees to the programs that tests alone ask for their opinion. Those are not worth a refusal: where
-// they cannot be installed the set-up says so and goes on, and their tests are skipped (in CI they fail).
+// they cannot be installed the set-up says so and goes on, and their tests are skipped (in CI they fail). Prometheus among
+// them is only unpacked into the cache.
 //
 //	go run ./tools/setup [-test] [-mirror URL]… [-unpack] [-n]
 package main
@@ -69,6 +70,13 @@ var testTools = []tool{
 	{"veritysetup", "checks hash trees in tests", nil, "cryptsetup-bin", "veritysetup", "cryptsetup", ""},
 }
 
+// unpacked are needed by `make test` alone too, and are never installed: only put into the cache. Debian's package
+// has all of them.
+var unpacked = []tool{
+	{"prometheus", "scrapes a rack and asks what dashboard and alerts ask, in tests", nil, "prometheus", "golang-github-prometheus", "prometheus", "prometheus"},
+	{"promtool", "tests alert rules", nil, "prometheus", "golang-github-prometheus", "prometheus", "prometheus"},
+}
+
 type missing struct {
 	tool
 	err error
@@ -96,7 +104,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err := provide(ctx, out, options{mirrors, *status, *unpackOnly, *dry}); err != nil || !*test {
 		return err
 	}
-	return provideTests(ctx, out, *dry)
+	if err := provideTests(ctx, out, *dry); err != nil {
+		return err
+	}
+	provideUnpacked(ctx, out, mirrors, *dry)
+	return nil
 }
 
 type options struct {
@@ -163,6 +175,24 @@ func provideTests(ctx context.Context, out io.Writer, dry bool) error {
 		fmt.Fprintf(out, "setup: going on without: %v\n", err)
 	}
 	return nil
+}
+
+// provideUnpacked sees to what tests need and nobody installs. What it cannot have is not an error.
+func provideUnpacked(ctx context.Context, out io.Writer, mirrors []string, dry bool) {
+	lacking := look(unpacked)
+	if len(lacking) == 0 {
+		return
+	}
+	for _, m := range lacking {
+		fmt.Fprintf(out, "setup: missing for tests: %s, which %s (%v)\n", m.name, m.why, m.err)
+	}
+	if sys := system(); sys != "debian" || dry {
+		fmt.Fprintf(out, "setup: going on without; to have them: %s\n", advice(sys, lacking[:1]))
+		return
+	}
+	if err := unpackPrograms(ctx, out, mirrors, "prometheus", "prometheus", "promtool"); err != nil {
+		fmt.Fprintf(out, "setup: going on without: %v\n", err)
+	}
 }
 
 // look returns the tools that are not there or not good enough.

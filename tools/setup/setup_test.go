@@ -76,18 +76,48 @@ func TestSetupForTests(t *testing.T) {
 	}
 	t.Setenv("PATH", bin)
 	before := testTools
-	t.Cleanup(func() { testTools = before })
+	loose := unpacked
+	t.Cleanup(func() { testTools, unpacked = before, loose })
+	unpacked = []tool{{"no-such-scraper", "shows what is missing too", nil, "none", "none", "none", "none"}}
 	testTools = []tool{{"no-such-program", "shows what is missing", nil, "none", "none", "none", "none"}, {"git", "is there", nil, "git", "git", "git", "git"}}
 	for _, c := range []struct {
 		args []string
 		says string
-	}{{[]string{"-n"}, ""}, {[]string{"-n", "-test"}, "missing for tests: no-such-program, which shows what is missing"}} {
+	}{{[]string{"-n"}, ""}, {[]string{"-n", "-test"}, "missing for tests: no-such-program, which shows what is missing"},
+		{[]string{"-n", "-test"}, "missing for tests: no-such-scraper, which shows what is missing too"}} {
 		var out strings.Builder
 		if err := run(t.Context(), &out, c.args); err != nil {
 			t.Errorf("%q: %v", c.args, err)
 		}
 		if says := out.String(); !strings.Contains(says, c.says) || c.says == "" && says != "" || strings.Contains(says, "git") {
 			t.Errorf("%q says %q, want %q", c.args, says, c.says)
+		}
+	}
+}
+
+// TestLinkPrograms: what is unpacked is found, and a newer one takes its place.
+func TestLinkPrograms(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	t.Setenv("PATH", "/nowhere")
+	for _, version := range []string{"one", "two"} {
+		dir := filepath.Join(home, version)
+		if err := os.MkdirAll(filepath.Join(dir, "usr/bin"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "usr/bin/scraper"), []byte("#!/bin/sh\necho "+version+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := linkPrograms(dir, "scraper"); err != nil {
+			t.Fatal(err)
+		}
+		path, err := hosttool.Path("scraper")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if says, err := exec.Command(path).Output(); err != nil || string(says) != version+"\n" {
+			t.Errorf("%s says %q: %v", path, says, err)
 		}
 	}
 }

@@ -15,66 +15,66 @@ import (
 	"github.com/racklet/racklet/artifact/hosttool"
 )
 
-// unpack puts QEMU and those of its libraries that are not installed into the user's cache, and a
-// small script that starts it. It returns the script's path.
-func unpack(ctx context.Context, out io.Writer, status string, mirrors []string) (string, error) {
+// archive is the Debian that this machine runs, by its signed indexes.
+type archive struct {
+	indexes map[string][]map[string]string // by suite
+	fetcher *deb.Fetcher
+	store   cache.Cache
+}
+
+// openArchive reads the indexes of this machine's Debian, verified back to Debian's archive keys.
+func openArchive(ctx context.Context, out io.Writer, mirrors []string) (*archive, error) {
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return "", fmt.Errorf("find out which Debian this is: %w", err)
+		return nil, fmt.Errorf("find out which Debian this is: %w", err)
 	}
 	r := osRelease(string(release))
 	codename := r["VERSION_CODENAME"]
 	if r["ID"] != "debian" || codename == "" {
-		return "", fmt.Errorf("unpacking QEMU without root is possible on Debian releases, not on %s %s", r["ID"], codename)
+		return nil, fmt.Errorf("unpacking without root is possible on Debian releases, not on %s %s", r["ID"], codename)
 	}
 	m, err := deb.NamedMirrors(mirrors...)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if m.Empty() {
 		m = deb.AptMirrors("/etc/apt")
 	}
 	ring, err := deb.Keyring()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	store, err := cache.User()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	client := deb.NewClient()
-	archive := &deb.Archive{Mirrors: m, Keyring: ring, Client: client}
-	indexes := map[string][]map[string]string{}
+	signed := &deb.Archive{Mirrors: m, Keyring: ring, Client: client}
+	a := &archive{map[string][]map[string]string{}, &deb.Fetcher{Cache: store, Mirrors: m, Client: client}, store}
 	for _, suite := range []string{codename, codename + "-updates", codename + "-security"} {
-		idx, err := archive.Index(ctx, suite, debArch())
+		idx, err := signed.Index(ctx, suite, debArch())
 		if err != nil {
 			if suite == codename {
-				return "", err
+				return nil, err
 			}
 			fmt.Fprintf(out, "setup: going on without %s: %v\n", suite, err)
 			continue
 		}
-		indexes[suite] = idx
+		a.indexes[suite] = idx
 	}
-	installed := deb.Installed(status)
-	for name := range installed {
-		if strings.HasPrefix(name, "qemu-") { // whatever is installed of it did not do
-			delete(installed, name)
-		}
-	}
-	pkgs, err := deb.Closure(indexes, installed, "qemu-system-arm")
-	if err != nil {
-		return "", err
-	}
+	return a, nil
+}
+
+// unpack puts packages into a directory of the user's cache that is named after them, whole or not at all.
+func (a *archive) unpack(ctx context.Context, out io.Writer, name string, pkgs []deb.Package) (string, error) {
 	var size int64
 	id := sha256.New()
 	for _, p := range pkgs {
 		size += p.Size
 		fmt.Fprintln(id, p.SHA256)
 	}
-	dir := filepath.Join(store.Dir, "qemu", fmt.Sprintf("%x", id.Sum(nil)[:8]))
+	dir := filepath.Join(a.store.Dir, name, fmt.Sprintf("%x", id.Sum(nil)[:8]))
 	fmt.Fprintf(out, "setup: fetching %d packages, %.0f MB\n", len(pkgs), float64(size)/1e6)
-	f := &deb.Fetcher{Cache: store, Mirrors: m, Client: client}
 	tmp := dir + ".new"
 	if err := os.RemoveAll(tmp); err != nil {
 		return "", err
@@ -83,14 +83,35 @@ func unpack(ctx context.Context, out io.Writer, status string, mirrors []string)
 		return "", err
 	}
 	for _, p := range pkgs {
-		if err := unpackOne(ctx, f, p, tmp); err != nil {
+		if err := unpackOne(ctx, a.fetcher, p, tmp); err != nil {
 			return "", err
 		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
+	return dir, os.Rename(tmp, dir)
+}
+
+// unpack puts QEMU and those of its libraries that are not installed into the user's cache, and a
+// small script that starts it. It returns the script's path.
+func unpack(ctx context.Context, out io.Writer, status string, mirrors []string) (string, error) {
+	a, err := openArchive(ctx, out, mirrors)
+	if err != nil {
+		return "", err
+	}
+	installed := deb.Installed(status)
+	for name := range installed {
+		if strings.HasPrefix(name, "qemu-") { // whatever is installed of it did not do
+			delete(installed, name)
+		}
+	}
+	pkgs, err := deb.Closure(a.indexes, installed, "qemu-system-arm")
+	if err != nil {
+		return "", err
+	}
+	dir, err := a.unpack(ctx, out, "qemu", pkgs)
+	if err != nil {
 		return "", err
 	}
 	script, err := writeScript(dir)
@@ -98,6 +119,58 @@ func unpack(ctx context.Context, out io.Writer, status string, mirrors []string)
 		return "", err
 	}
 	return script, checkQEMU(script)
+}
+
+// unpackPrograms puts programs out of one package, without those that it depends on, into the user's cache. Prometheus is
+// had in this way even by root: installed, it would run as a daemon and bring libraries for browsers.
+func unpackPrograms(ctx context.Context, out io.Writer, mirrors []string, pkg string, programs ...string) error {
+	a, err := openArchive(ctx, out, mirrors)
+	if err != nil {
+		return err
+	}
+	others := map[string]bool{}
+	for _, stanzas := range a.indexes {
+		for _, s := range stanzas {
+			others[s["Package"]] = s["Package"] != pkg
+			for _, virtual := range strings.Split(s["Provides"], ",") {
+				name, _, _ := strings.Cut(strings.TrimSpace(virtual), " ")
+				others[name] = name != pkg
+			}
+		}
+	}
+	pkgs, err := deb.Closure(a.indexes, others, pkg)
+	if err != nil {
+		return err
+	}
+	dir, err := a.unpack(ctx, out, pkg, pkgs)
+	if err != nil {
+		return err
+	}
+	return linkPrograms(dir, programs...)
+}
+
+// linkPrograms lets hosttool.Path find programs that were unpacked.
+func linkPrograms(dir string, programs ...string) error {
+	bin, err := hosttool.Dir()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	for _, name := range programs {
+		tmp := filepath.Join(bin, name+".new")
+		if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		if err := os.Symlink(filepath.Join(dir, "usr", "bin", name), tmp); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, filepath.Join(bin, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func unpackOne(ctx context.Context, f *deb.Fetcher, p deb.Package, dir string) error {
