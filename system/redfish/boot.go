@@ -49,11 +49,13 @@ var bootTargets = []string{"None", "UefiTarget", "UefiBootNext"}
 func (s *Service) bootOption(u *unit, p []string) object {
 	for i, name := range slotRefs {
 		if p[1] == name {
+			oem := slotObject(name[4:], &u.slots[i])
+			oem["@odata.type"] = "#RackletBootOption" + oemVersion + ".Racklet"
 			return object{
 				"@odata.type": "#BootOption.v1_0_6.BootOption", "@odata.id": systemURI(u) + "/BootOptions/" + name, "Id": name,
 				"Name": "Boot slot " + name[4:], "DisplayName": "Boot slot " + name[4:], "BootOptionReference": name, "UefiDevicePath": name,
 				"BootOptionEnabled": u.slots[i].State == wire.SlotValid,
-				"Oem":               object{"Racklet": slotObject(name[4:], &u.slots[i])},
+				"Oem":               object{"Racklet": oem},
 			}
 		}
 	}

@@ -88,8 +88,8 @@ func (s *Service) chassis(c place) object {
 		"ChassisType": "Sled", "PowerState": powerState(&u.state),
 		"Status":                  s.status(&u.controller, state, health),
 		"Location":                object{"PartLocation": object{"LocationType": "Slot", "LocationOrdinalValue": u.slot, "ServiceLabel": fmt.Sprintf("Slot %d", u.slot)}},
-		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
-		"EnvironmentMetrics": ref(c.uri() + "/EnvironmentMetrics"), "Sensors": ref(c.uri() + "/Sensors"),
+		"LocationIndicatorActive": s.led(u),
+		"EnvironmentMetrics":      ref(c.uri() + "/EnvironmentMetrics"), "Sensors": ref(c.uri() + "/Sensors"),
 		"Links": object{
 			"ComputerSystems": []object{ref(systemURI(u))}, "ManagedBy": []object{ref(bmcURI(u))},
 			"ManagersInChassis": []object{ref(bmcURI(u))}, "ContainedBy": ref(rackURI),
@@ -193,7 +193,6 @@ func (s *Service) patchChassis(w http.ResponseWriter, r *http.Request, p []strin
 	d := wire.Desired{Mask: wire.DesiredLED, BootSlot: wire.SlotNone}
 	if !patched(w, body, current, map[string]field{
 		"LocationIndicatorActive": setBool(func(on bool) { d.LED = on }),
-		"IndicatorLED":            setEnum([]string{"Lit", "Off"}, func(v string) { d.LED = v == "Lit" }),
 	}) || !s.change(w, r, c.u, d) {
 		return
 	}

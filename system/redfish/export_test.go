@@ -37,6 +37,9 @@ func (s *Service) Routes() (all []Route) {
 // Forms is the table that says what lives at each form of URI.
 func Forms() map[string]string { return forms }
 
+// Unlinked are resources to which no reference leads, but a URI in a property.
+var Unlinked = []string{registries[1].uri, registries[2].uri, root + "/Systems/unit-1/ResetActionInfo"}
+
 // AddUnlisted adds a resource that the table of privileges does not know.
 func (s *Service) AddUnlisted(uri string) {
 	s.routes.add(uri, resource{get: func([]string) object { return object{"@odata.id": uri} }})

@@ -284,6 +284,17 @@ func (s *Service) write(w http.ResponseWriter, r *http.Request, status int, o ob
 	}
 }
 
+// writeJSON sends what is no resource.
+func writeJSON(w http.ResponseWriter, o object) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		fail(w, http.StatusInternalServerError, msgInternal())
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+	w.Write(b)
+}
+
 // schemaFile names the schema of a type: "#Chassis.v1_28_0.Chassis" is in Chassis.v1_28_0.json.
 func schemaFile(kind string) string {
 	kind = strings.TrimPrefix(kind, "#")

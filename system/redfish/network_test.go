@@ -487,25 +487,36 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
+// clientCertificate makes a key and a certificate for it.
+func clientCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bot"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// certificate adds a client certificate to an account; where is its URI.
+func (n *network) certificate(name string) (made tls.Certificate, where string) {
+	n.Helper()
+	made = clientCertificate(n.T)
+	body, _ := json.Marshal(map[string]string{"CertificateType": "PEM", "CertificateString": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.Certificate[0]}))})
+	w := n.own("POST", "/redfish/v1/AccountService/Accounts/"+name+"/Certificates", string(body))
+	if w.Code != 201 {
+		n.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return made, w.Header().Get("Location")
+}
+
 // TestClientCertificate logs in by mutual TLS.
 func TestClientCertificate(t *testing.T) {
 	n := listen(t, t.TempDir(), nil)
 	n.account("bot", access.Operator)
-	made := func() tls.Certificate {
-		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bot"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-		der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	}
-	mine, other := made(), made()
-	body, _ := json.Marshal(map[string]string{"CertificateType": "PEM", "CertificateString": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: mine.Certificate[0]}))})
-	w := n.own("POST", "/redfish/v1/AccountService/Accounts/bot/Certificates", string(body))
-	if w.Code != 201 {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
+	mine, where := n.certificate("bot")
+	other := clientCertificate(t)
 	c := n.dial(&tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{mine}})
 	get := func(c *http.Client, path string) int { resp, _ := n.do(c, "GET", path, ""); return resp.StatusCode }
 	if got := get(c, "/redfish/v1/Systems"); got != 200 {
@@ -517,7 +528,7 @@ func TestClientCertificate(t *testing.T) {
 	if got := get(n.dial(&tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{other}}), "/redfish/v1/Systems"); got != 401 {
 		t.Errorf("by another certificate of that name: %d", got)
 	}
-	n.own("DELETE", w.Header().Get("Location"), "")
+	n.own("DELETE", where, "")
 	if got := get(c, "/redfish/v1/Systems"); got != 401 { // over the connection that is open
 		t.Errorf("taken away: %d", got)
 	}

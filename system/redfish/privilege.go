@@ -186,6 +186,7 @@ var forms = map[string]string{
 	inventoryURI + "/*":     "SoftwareInventory",
 	root + "/JsonSchemas":   "JsonSchemaFileCollection",
 	root + "/JsonSchemas/*": "JsonSchemaFile",
+	schemasURI + "/*":       "JsonSchemaFile",
 	root + "/Registries":    "MessageRegistryFileCollection",
 	root + "/Registries/*":  "MessageRegistryFile",
 	root + "/Registries/Racklet/" + rackletRegistry + ".json":             "MessageRegistryFile",

@@ -56,13 +56,21 @@ func (s *Service) addRegistries(t *router) {
 
 	files := root + "/JsonSchemas"
 	t.add(files, resource{get: func([]string) object {
-		return members("JsonSchemaFileCollection", files, "Schemas", schemas)
+		ids := slices.Clone(schemas)
+		for _, name := range oemNames() {
+			ids = append(ids, name+oemVersion)
+		}
+		return members("JsonSchemaFileCollection", files, "Schemas", ids)
 	}})
 	t.add(files+"/*", resource{get: func(p []string) object {
+		space, _, _ := strings.Cut(p[0], ".")
+		if oemTypes[space] != nil && p[0] == space+oemVersion {
+			return object{"@odata.type": "#JsonSchemaFile.v1_1_5.JsonSchemaFile", "@odata.id": files + "/" + p[0], "Id": p[0], "Name": "Schema " + p[0],
+				"Schema": "#" + p[0] + ".Racklet", "Languages": []string{"en"}, "Location": []object{{"Language": "en", "Uri": schemasURI + "/" + p[0] + ".json"}}}
+		}
 		if !slices.Contains(schemas, p[0]) {
 			return nil
 		}
-		space, _, _ := strings.Cut(p[0], ".")
 		return object{"@odata.type": "#JsonSchemaFile.v1_1_5.JsonSchemaFile", "@odata.id": files + "/" + p[0], "Id": p[0], "Name": "Schema " + p[0],
 			"Schema": "#" + p[0] + "." + space, "Languages": []string{"en"},
 			"Location": []object{{"Language": "en", "PublicationUri": published + "schemas/v1/" + p[0] + ".json"}}}
@@ -138,7 +146,7 @@ func privileges() object {
 		mappings = append(mappings, m)
 	}
 	return object{
-		"@odata.type": "#PrivilegeRegistry.v1_2_0.PrivilegeRegistry", "Id": privilegeRegistry, "Name": "Who may do what",
+		"@odata.type": "#PrivilegeRegistry.v1_2_0.PrivilegeRegistry", "@odata.id": registries[2].uri, "Id": privilegeRegistry, "Name": "Who may do what",
 		"PrivilegesUsed":    []access.Privilege{access.Login, access.ConfigureSelf, access.ConfigureUsers, access.ConfigureManager, access.ConfigureComponents, access.NoAuth},
 		"OEMPrivilegesUsed": []string{}, "Mappings": mappings,
 	}

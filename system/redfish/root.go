@@ -23,6 +23,7 @@ func (s *Service) table() router {
 	s.addAccounts(&t)
 	s.addSessions(&t)
 	s.addRegistries(&t)
+	s.addOem(&t)
 	s.addSubscriptions(&t)
 	s.addTasks(&t)
 	s.addUpdates(&t)
@@ -91,6 +92,9 @@ func serveMetadata(w http.ResponseWriter) {
 			b.WriteString(`<edmx:Include Namespace="` + name + `"/>`)
 		}
 		b.WriteString("</edmx:Reference>\n")
+	}
+	for _, name := range oemNames() {
+		b.WriteString(`  <edmx:Reference Uri="` + schemasURI + "/" + name + `_v1.xml"><edmx:Include Namespace="` + name + `"/><edmx:Include Namespace="` + name + oemVersion + `"/></edmx:Reference>` + "\n")
 	}
 	b.WriteString("  <edmx:DataServices>\n" + `    <Schema xmlns="http://docs.oasis-open.org/odata/ns/edm" Namespace="Service"><EntityContainer Name="Service" Extends="ServiceRoot.v1_20_0.ServiceContainer"/></Schema>` + "\n  </edmx:DataServices>\n</edmx:Edmx>\n")
 	w.Header().Set("Content-Type", "application/xml; charset=utf-8")

@@ -190,9 +190,9 @@ func (s *Service) system(u *unit) object {
 		"@odata.type": "#ComputerSystem.v1_27_0.ComputerSystem", "@odata.id": systemURI(u), "Id": u.name, "Name": u.name,
 		"SystemType": "Physical", "Model": u.spec.Spec.Platform, "HostName": u.name,
 		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{powerState(st)},
-		"LocationIndicatorActive": s.led(u), "IndicatorLED": lit(s.led(u)),
-		"BootProgress": volatile{s.bootProgress(u)},
-		"Boot":         s.boot(u),
+		"LocationIndicatorActive": s.led(u),
+		"BootProgress":            volatile{s.bootProgress(u)},
+		"Boot":                    s.boot(u),
 		"SerialConsole": object{"MaxConcurrentSessions": maxConsoles,
 			"WebSocket": object{"ServiceEnabled": true, "Interactive": true, "ConsoleURI": console}},
 		"LogServices": ref(systemURI(u) + "/LogServices"),
@@ -221,13 +221,6 @@ func (s *Service) led(u *unit) bool {
 	return u.state.LED
 }
 
-func lit(on bool) string {
-	if on {
-		return "Lit"
-	}
-	return "Off"
-}
-
 func (s *Service) systemOem(u *unit, console string) object {
 	st := &u.state
 	o := object{
@@ -252,7 +245,7 @@ func (s *Service) systemOem(u *unit, console string) object {
 			"Tree": digestText(st.Floors.Tree), "Commit": commitText(st.Floors.Commit),
 		},
 		"Slots":   []object{slotObject("A", &u.slots[0]), slotObject("B", &u.slots[1])},
-		"Console": ref(console),
+		"Console": console,
 	}
 	failureInto(o, &st.Failure)
 	if r := &u.report.Report; u.report.Age != wire.AgeNever {
@@ -311,7 +304,6 @@ func (s *Service) patchSystem(w http.ResponseWriter, r *http.Request, p []string
 	text := func(to *string) func(string) { return func(v string) { *to = v; b.given = true } }
 	writable := map[string]field{
 		"LocationIndicatorActive": setBool(led),
-		"IndicatorLED":            setEnum([]string{"Lit", "Off"}, func(v string) { led(v == "Lit") }),
 		"Boot": {sub: map[string]field{
 			"BootSourceOverrideEnabled":    setEnum([]string{"Disabled", "Once", "Continuous"}, text(&b.mode)),
 			"BootSourceOverrideTarget":     setEnum(append([]string{"Pxe"}, bootTargets...), text(&b.target)),
