@@ -85,7 +85,7 @@ func (s *Service) accountService() object {
 	return object{
 		"@odata.type": "#AccountService.v1_18_1.AccountService", "@odata.id": accountServiceURI, "Id": "AccountService", "Name": "Accounts",
 		"ServiceEnabled": true, "Status": enabled(), "Accounts": ref(accountsURI), "Roles": ref(rolesURI),
-		"PrivilegeMap":      ref(registries[2].uri),
+		"PrivilegeMap":      ref(privilegeRegistryURI),
 		"MinPasswordLength": r.MinPassword, "MaxPasswordLength": access.MaxPassword, "PasswordGuidanceMessage": s.access.Guidance(),
 		"AccountLockoutThreshold": r.LockoutThreshold, "AccountLockoutDuration": seconds(r.LockoutDuration),
 		"AccountLockoutCounterResetAfter": seconds(r.LockoutReset), "AccountLockoutCounterResetEnabled": true, "AuthFailureLoggingThreshold": 1,

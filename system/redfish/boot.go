@@ -24,6 +24,13 @@ func slotObject(name string, i *wire.SlotInfo) object {
 	return o
 }
 
+// slotOem is slotObject as Oem.Racklet of a resource.
+func slotOem(name string, i *wire.SlotInfo) object {
+	o := slotObject(name, i)
+	o["@odata.type"] = "#RackletBootOption" + oemVersion + ".Racklet"
+	return o
+}
+
 // boot shows the boot override. Its targets are the two boot slots: UefiTarget with the slot in
 // UefiTargetBootSourceOverride, or for one boot UefiBootNext with the slot in BootNext.
 func (s *Service) boot(u *unit) object {
@@ -49,13 +56,11 @@ var bootTargets = []string{"None", "UefiTarget", "UefiBootNext"}
 func (s *Service) bootOption(u *unit, p []string) object {
 	for i, name := range slotRefs {
 		if p[1] == name {
-			oem := slotObject(name[4:], &u.slots[i])
-			oem["@odata.type"] = "#RackletBootOption" + oemVersion + ".Racklet"
 			return object{
 				"@odata.type": "#BootOption.v1_0_6.BootOption", "@odata.id": systemURI(u) + "/BootOptions/" + name, "Id": name,
 				"Name": "Boot slot " + name[4:], "DisplayName": "Boot slot " + name[4:], "BootOptionReference": name, "UefiDevicePath": name,
 				"BootOptionEnabled": u.slots[i].State == wire.SlotValid,
-				"Oem":               object{"Racklet": oem},
+				"Oem":               object{"Racklet": slotOem(name[4:], &u.slots[i])},
 			}
 		}
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/stmcginnis/gofish/schemas"
 
 	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/system/redfish"
 	"github.com/racklet/racklet/system/redfish/access"
 )
@@ -56,6 +57,7 @@ func listen(t *testing.T, dir string, r *cable) *network {
 		r = newCable(t)
 	}
 	o := description(1, "Off")
+	o.Rack.Spec.Mirrors = []rack.Mirror{{URL: "https://127.0.0.1:1", TLSPins: []string{"sha256//" + strings.Repeat("A", 43) + "="}}}
 	o.Line, o.Dir, o.PasswordCost = r.Line(), dir, access.Cost{Time: 1, Memory: 8}
 	s, err := redfish.New(o)
 	if err != nil {

@@ -14,6 +14,9 @@ const (
 	rackletRegistry   = "Racklet.1.0.0"
 	privilegeRegistry = "Racklet_1.0.0_PrivilegeRegistry"
 	published         = "http://redfish.dmtf.org/"
+
+	rackletRegistryURI   = root + "/Registries/Racklet/" + rackletRegistry + ".json"
+	privilegeRegistryURI = root + "/Registries/PrivilegeRegistry/" + privilegeRegistry + ".json"
 )
 
 // registryFile is a registry that messages or privileges refer to.
@@ -21,10 +24,10 @@ type registryFile struct{ id, name, registry, uri, publication string }
 
 var registries = []registryFile{
 	{"Base", "Messages of the standard", strings.TrimSuffix(basePrefix, "."), "", "https://redfish.dmtf.org/registries/" + basePrefix + "0.json"},
-	{"Racklet", "Messages of racks", "Racklet.1.0", root + "/Registries/Racklet/" + rackletRegistry + ".json", ""},
+	{"Racklet", "Messages of racks", "Racklet.1.0", rackletRegistryURI, ""},
 	{"TaskEvent", "Messages about tasks", "TaskEvent.1.0", "", "https://redfish.dmtf.org/registries/" + taskPrefix + "3.json"},
 	{"Update", "Messages about updates", "Update.1.0", "", "https://redfish.dmtf.org/registries/" + updatePrefix + "2.json"},
-	{"PrivilegeRegistry", "Who may do what", "PrivilegeRegistry.1.0", root + "/Registries/PrivilegeRegistry/" + privilegeRegistry + ".json", ""},
+	{"PrivilegeRegistry", "Who may do what", "PrivilegeRegistry.1.0", privilegeRegistryURI, ""},
 }
 
 func (s *Service) addRegistries(t *router) {
@@ -51,8 +54,8 @@ func (s *Service) addRegistries(t *router) {
 		}
 		return nil
 	}})
-	t.add(registries[1].uri, resource{get: func([]string) object { return messageRegistry() }})
-	t.add(registries[len(registries)-1].uri, resource{get: func([]string) object { return privileges() }})
+	t.add(rackletRegistryURI, resource{get: func([]string) object { return messageRegistry() }})
+	t.add(privilegeRegistryURI, resource{get: func([]string) object { return privileges() }})
 
 	files := root + "/JsonSchemas"
 	t.add(files, resource{get: func([]string) object {
@@ -146,7 +149,7 @@ func privileges() object {
 		mappings = append(mappings, m)
 	}
 	return object{
-		"@odata.type": "#PrivilegeRegistry.v1_2_0.PrivilegeRegistry", "@odata.id": registries[2].uri, "Id": privilegeRegistry, "Name": "Who may do what",
+		"@odata.type": "#PrivilegeRegistry.v1_2_0.PrivilegeRegistry", "@odata.id": privilegeRegistryURI, "Id": privilegeRegistry, "Name": "Who may do what",
 		"PrivilegesUsed":    []access.Privilege{access.Login, access.ConfigureSelf, access.ConfigureUsers, access.ConfigureManager, access.ConfigureComponents, access.NoAuth},
 		"OEMPrivilegesUsed": []string{}, "Mappings": mappings,
 	}

@@ -90,6 +90,9 @@ func populate(n *network) {
 	n.account("ada", "Administrator")
 	n.login("ada", password)
 	n.certificate("ada")
+	if w := n.own("POST", "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate", `{"ImageURI":"https://127.0.0.1:1/image"}`); w.Code != 202 {
+		n.Fatalf("update: %d %s", w.Code, w.Body)
+	}
 	if w := n.own("POST", "/redfish/v1/EventService/Subscriptions", `{"Destination":"https://127.0.0.1:1/","Protocol":"Redfish","Context":"x","OriginResources":[{"@odata.id":"/redfish/v1/Chassis/rack"}]}`); w.Code != 201 {
 		n.Fatalf("subscribe: %d %s", w.Code, w.Body)
 	}

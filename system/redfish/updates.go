@@ -143,7 +143,7 @@ func (s *Service) inventory(id string) object {
 		"Active": volatile{active}, "ResetRequiredOnUpdate": true, "LowestSupportedVersion": nil,
 		"Status":      volatile{s.status(&u.controller, state, health)},
 		"RelatedItem": []object{ref(systemURI(u)), ref(bmcURI(u)), ref(systemURI(u) + "/BootOptions/Slot" + slot)}, "RelatedItem@odata.count": 3,
-		"Oem": volatile{object{"Racklet": slotObject(slot, i)}}})
+		"Oem": volatile{object{"Racklet": slotOem(slot, i)}}})
 }
 
 func msgTargetUnknown(uri string) message {
