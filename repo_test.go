@@ -66,10 +66,11 @@ var layers = map[string]layer{
 
 	"system/hypervisor": {may: system},
 	"system/kubernetes": {may: system},
-	"system/cni":        {may: system},
+	"system/cni":        {may: append([]string{"system/enroll/api"}, system...)},
 	"system/gitops":     {may: system},
 	"system/redfish":    {may: system},
-	"system/enroll":     {may: system},
+	"system/enroll":     {may: append([]string{"system/enroll/api"}, system...)},
+	"system/enroll/api": {std: true}, // words, shared with those who read what an enrolled unit keeps
 
 	"user/vm":        {may: user},
 	"user/cluster":   {may: user},
