@@ -101,6 +101,16 @@ func UnitMAC(slot rack.SlotID) net.HardwareAddr {
 	return net.HardwareAddr{0x52, 0x54, 0x00, 0x52, 0x4b, byte(slot)}
 }
 
+// GatewayAddress is the gateway's address in a network: the first, unless it
+// names another.
+func GatewayAddress(n rack.RackNetwork) (netip.Addr, error) {
+	if n.Gateway != "" {
+		return netip.ParseAddr(n.Gateway)
+	}
+	p, err := netip.ParsePrefix(n.Subnet)
+	return p.Masked().Addr().Next(), err
+}
+
 // firstUnitHost is the host part of the address that DHCP gives to slot 1.
 const firstUnitHost = 11
 

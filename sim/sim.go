@@ -204,12 +204,8 @@ func (r *Rack) network() error {
 		return err
 	}
 	cfg := gateway.Config{Subnet: subnet, Leases: map[string]netip.Addr{}, Names: map[string]netip.Addr{}, Allow: r.cfg.Egress, Hosts: r.cfg.Hosts, Log: r.cfg.Log}
-	if spec.Gateway != "" {
-		if cfg.Address, err = netip.ParseAddr(spec.Gateway); err != nil {
-			return err
-		}
-	} else {
-		cfg.Address = subnet.Masked().Addr().Next()
+	if cfg.Address, err = GatewayAddress(spec); err != nil {
+		return err
 	}
 	for _, u := range r.cfg.Units {
 		a, err := UnitAddress(spec, u.Spec.Slot)
@@ -446,6 +442,13 @@ func (r *Rack) DeviceKey(slot rack.SlotID) []byte {
 	}
 	return nil
 }
+
+// Listen opens a TCP port of the gateway, which units reach; the host's own
+// network does not.
+func (r *Rack) Listen(port uint16) (net.Listener, error) { return r.gate.Listen(port) }
+
+// ListenPacket is Listen for UDP.
+func (r *Rack) ListenPacket(port uint16) (net.PacketConn, error) { return r.gate.ListenPacket(port) }
 
 // DialUnit connects to a TCP port of a unit through the gateway.
 func (r *Rack) DialUnit(ctx context.Context, slot rack.SlotID, port uint16) (net.Conn, error) {

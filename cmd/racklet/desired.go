@@ -33,11 +33,15 @@ type desiredState struct {
 
 	where  rack.Repository
 	anchor source.Anchor
+
+	// accepted is told of each state that was verified, nil: nobody is.
+	accepted func(*source.Verified) error
 }
 
 // started is what the virtual rack is built from.
 type started struct {
 	set          *manifest.Set
+	verified     *source.Verified
 	provisioning sim.Provisioning
 	way          egress
 }
@@ -72,7 +76,7 @@ func (d *desiredState) start(ctx context.Context, releases []string) (*started, 
 		d.log.Warn("what is published now is refused; starting with what was accepted last", "error", err, "sequence", last.Sequence)
 		v = last
 	}
-	s.set = v.Set
+	s.set, s.verified = v.Set, v
 	if s.provisioning, err = sim.Gather(v, d.where, root, releases...); err != nil {
 		return nil, err
 	}
@@ -408,6 +412,11 @@ func (d *desiredState) follow(ctx context.Context, c *redfishClient, units []*ra
 			return false, nil
 		}
 		refused = ""
+		if d.accepted != nil {
+			if err := d.accepted(v); err != nil {
+				d.log.Error("units cannot be admitted by the published state", "error", err)
+			}
+		}
 		d.log.Info("the owners published", "sequence", v.Sequence, "commit", v.Commit)
 		if err := d.apply(ctx, c, v.Set, withObjects(units, v.Set)); err != nil && ctx.Err() == nil {
 			d.log.Warn("desired state could not be applied", "error", err)

@@ -90,9 +90,13 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 	if err != nil {
 		return fmt.Errorf("emulate compute units: %w", err)
 	}
+	enrolment, err := newEnrolment(l, d.set.Rack)
+	if err != nil {
+		return err
+	}
 	r, err := sim.New(sim.Config{
 		Dir: l.sim(), QEMU: qemu, Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: cfg.Releases,
-		Egress: d.way.allow, Forwards: d.way.forwards, Hosts: d.way.hosts, Log: log.With("part", "sim"),
+		Egress: d.way.allow, Forwards: d.way.forwards, Hosts: d.way.hosts, Enrolment: enrolment.told, Log: log.With("part", "sim"),
 	})
 	if err != nil {
 		return err
@@ -120,6 +124,15 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		return err
 	}
 
+	if err := enrolment.open(r, d.set.Rack, units, log.With("part", "enroll")); err != nil {
+		return err
+	}
+	defer enrolment.close()
+	if err := enrolment.accept(d.verified); err != nil {
+		return err
+	}
+	desired.accepted = enrolment.accept
+
 	// The rack outlives ctx by the time its units need to shut down.
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
@@ -144,6 +157,9 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 			return err
 		}
 		part(s.name, func(ctx context.Context) error { return s.serve(ctx, listener) })
+	}
+	if err := enrolment.serve(part); err != nil {
+		return err
 	}
 	if network != nil {
 		part("network", func(ctx context.Context) error { return service.ServeTLS(ctx, network) })

@@ -244,6 +244,17 @@ func (g *Gateway) Listen(port uint16) (net.Listener, error) {
 	return guarded{l, g.tcp}, nil
 }
 
+// ListenPacket opens a UDP port on the gateway's address inside the rack's
+// network. The host's own network does not see it.
+func (g *Gateway) ListenPacket(port uint16) (net.PacketConn, error) {
+	at := tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(g.cfg.Address.As4()), Port: port}
+	c, err := gonet.DialUDP(g.stack, &at, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %v UDP port %d: %w", g.cfg.Address, port, err)
+	}
+	return c, nil
+}
+
 // DialContext connects to a unit as the gateway. network is tcp or tcp4,
 // address an IPv4 address and port.
 func (g *Gateway) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
