@@ -9,6 +9,7 @@
 //	verity    dm-verity's hash tree               initramfs cpio archives for the kernel
 //	oci       image layouts, and serving them     spdx      bills of material
 //	gobuild   cross-compiled Go programs          cache     files by SHA-256
+//	dynlink   programs with their libraries out of Debian packages
 //
 // Everything that they write is a function of their arguments: same input, same bytes, on any
 // machine, in any directory.

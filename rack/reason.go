@@ -115,6 +115,7 @@ var Reasons = []Reason{
 	{"source.ssh-host-key", "the repository's SSH host key is none of the pinned ones", "If the key was changed on purpose, provision its pin; otherwise someone stands between rack and repository."},
 	{"source.tls-pin", "the repository's TLS key is none of the pinned ones", "If the key was changed on purpose, provision its pin; otherwise someone stands between rack and repository."},
 	{"source.unreachable", "the repository's server does not answer", "Check the server and the network to it; the unit tries again by itself."},
+	{"state.damaged", "the partition that the unit keeps its state on is damaged beyond what its check mends without loss, or holds something else", "Nothing was written to it. If nothing on it is needed, blank the data disk; otherwise read it elsewhere first."},
 	{"thermal.sensor", "a temperature sensor does not answer", "Check the sensor's bus and connector; fans run at full speed until it answers."},
 	{"thermal.shutdown", "the unit was switched off because it grew too hot", "Check fans and air path, then switch the unit on again."},
 	{"thermal.throttle", "the unit's power cap is lowered because it grew hot", "Nothing at once: the cap rises again when it cools. Check fans and air path if it stays."},

@@ -26,25 +26,53 @@ import (
 // A Program says what to compile.
 type Program struct {
 	Dir     string // of the module, "" is the working directory
+	Module  Module // somebody else's module that holds the program; then Dir is not heeded
 	Package string // such as "./firmware/bootstrap/init"
 	GOOS    string
 	GOARCH  string
 	Tags    []string
-	Version string // of Racklet, for the bill of materials
+	Set     map[string]string // string variables, by package path and name, to set at link time
+	Version string            // of Racklet, for the bill of materials
 }
 
-// flags leave out whatever differs between machines: paths, version control, build identity.
-var flags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
+// flags leave out whatever differs between machines: paths and version control.
+var flags = []string{"-trimpath", "-buildvcs=false"}
+
+// linking leaves out symbols and the build identity, which differ between machines too.
+func (p Program) linking() string {
+	flag := "-ldflags=-s -w -buildid="
+	names := make([]string, 0, len(p.Set))
+	for n := range p.Set {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		flag += fmt.Sprintf(" -X '%s=%s'", n, p.Set[n])
+	}
+	return flag
+}
 
 // Build compiles the program. The file's name is left for the caller to set, its mode is 0755.
 func Build(ctx context.Context, p Program) (artifact.File, error) {
+	origin := artifact.Own(p.Version)
+	if p.Module != (Module{}) {
+		dir, done, err := p.Module.unpack(ctx)
+		if err != nil {
+			return artifact.File{}, fmt.Errorf("build %s: %w", p.Package, err)
+		}
+		defer done()
+		p.Dir = dir
+		if origin, err = p.Module.origin(dir); err != nil {
+			return artifact.File{}, fmt.Errorf("build %s: %w", p.Package, err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "racklet-build-")
 	if err != nil {
 		return artifact.File{}, fmt.Errorf("build %s: %w", p.Package, err)
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "program")
-	args := append([]string{"build"}, flags...)
+	args := append(append([]string{"build"}, flags...), p.linking())
 	if len(p.Tags) > 0 {
 		args = append(args, "-tags="+strings.Join(p.Tags, ","))
 	}
@@ -59,7 +87,7 @@ func Build(ctx context.Context, p Program) (artifact.File, error) {
 	if err != nil {
 		return artifact.File{}, fmt.Errorf("build %s: %w", p.Package, err)
 	}
-	return artifact.File{Mode: 0o755, Data: b, Origin: artifact.Own(p.Version), Parts: parts}, nil
+	return artifact.File{Mode: 0o755, Data: b, Origin: origin, Parts: parts}, nil
 }
 
 // run starts the go command in an environment where nothing of the user's changes the result.
@@ -108,6 +136,10 @@ func (p Program) parts(ctx context.Context, b []byte) ([]artifact.Origin, error)
 	for _, m := range info.Deps {
 		if m.Replace != nil {
 			m = m.Replace
+		}
+		if m.Version == "" || m.Version == "(devel)" { // another module of ours, by its folder
+			out = append(out, artifact.Own(p.Version))
+			continue
 		}
 		esc, err := module.EscapePath(m.Path)
 		if err != nil {
@@ -195,6 +227,11 @@ func Key(ctx context.Context, programs ...Program) (string, error) {
 	groups := map[target][]string{}
 	var order []target
 	for _, p := range programs {
+		fmt.Fprintln(h, p.linking())
+		if p.Module != (Module{}) { // its hash stands for all that is in it, and for its go.sum
+			fmt.Fprintf(h, "%v %s %s %s %q\n", p.Module, p.Package, p.GOOS, p.GOARCH, p.Tags)
+			continue
+		}
 		t := target{dir: p.Dir, goos: p.GOOS, goarch: p.GOARCH, tags: strings.Join(p.Tags, ",")}
 		if strings.HasSuffix(p.Package, ".go") { // the go command does not mix files and packages
 			t.file = p.Package
@@ -231,15 +268,17 @@ func hashSources(h interface{ Write([]byte) (int, error) }, list []byte) error {
 		var p struct {
 			ImportPath, Dir string
 			Module          *struct {
-				Main  bool
-				GoMod string
+				Main    bool
+				GoMod   string
+				Replace *struct{ Version string }
 			}
 			GoFiles, EmbedFiles, SFiles []string
 		}
 		if err := d.Decode(&p); err != nil {
 			return fmt.Errorf("list sources: %w", err)
 		}
-		if p.Module == nil || !p.Module.Main {
+		ours := p.Module != nil && (p.Module.Main || p.Module.Replace != nil && p.Module.Replace.Version == "")
+		if !ours {
 			fmt.Fprintln(h, p.ImportPath)
 			continue
 		}

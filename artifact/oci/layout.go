@@ -58,7 +58,7 @@ func Write(dir string, artifacts ...Artifact) ([]v1.Descriptor, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, fmt.Errorf("write layout: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, v1.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+v1.ImageLayoutVersion+`"}`)); err != nil {
+	if err := writeFile(filepath.Join(dir, v1.ImageLayoutFile), layoutFile); err != nil {
 		return nil, fmt.Errorf("write layout: %w", err)
 	}
 	var list []v1.Descriptor
@@ -69,7 +69,7 @@ func Write(dir string, artifacts ...Artifact) ([]v1.Descriptor, error) {
 		}
 		list = append(list, d)
 	}
-	index, err := json.Marshal(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: list})
+	index, err := indexOf(list)
 	if err != nil {
 		return nil, err
 	}
@@ -80,37 +80,46 @@ func Write(dir string, artifacts ...Artifact) ([]v1.Descriptor, error) {
 }
 
 func (l Layout) add(a Artifact) (v1.Descriptor, error) {
-	if a.Config.MediaType == "" {
-		a.Config = Blob{MediaType: v1.MediaTypeEmptyJSON, Data: []byte("{}")}
-	}
-	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, ArtifactType: a.Type}
-	var err error
-	if m.Config, err = l.blob(a.Config); err != nil {
-		return v1.Descriptor{}, err
-	}
-	for _, b := range a.Layers {
-		d, err := l.blob(b)
-		if err != nil {
-			return v1.Descriptor{}, err
-		}
-		m.Layers = append(m.Layers, d)
-	}
-	doc, err := json.Marshal(m)
+	doc, err := a.manifest()
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	d, err := l.blob(Blob{MediaType: v1.MediaTypeImageManifest, Data: doc})
+	for _, b := range append([]Blob{a.config(), {MediaType: v1.MediaTypeImageManifest, Data: doc}}, a.Layers...) {
+		if err := writeFile(l.Path(b.descriptor().Digest), b.Data); err != nil {
+			return v1.Descriptor{}, err
+		}
+	}
+	return a.descriptor(doc), nil
+}
+
+func (a Artifact) config() Blob {
+	if a.Config.MediaType == "" {
+		return Blob{MediaType: v1.MediaTypeEmptyJSON, Data: []byte("{}")}
+	}
+	return a.Config
+}
+
+func (a Artifact) manifest() ([]byte, error) {
+	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, ArtifactType: a.Type, Config: a.config().descriptor()}
+	for _, b := range a.Layers {
+		m.Layers = append(m.Layers, b.descriptor())
+	}
+	return json.Marshal(m)
+}
+
+// descriptor is how an index names the artefact whose manifest is doc.
+func (a Artifact) descriptor(doc []byte) v1.Descriptor {
+	d := Blob{MediaType: v1.MediaTypeImageManifest, Data: doc}.descriptor()
 	d.ArtifactType = a.Type
 	d.Annotations = map[string]string{AnnotationRepository: a.Repository}
 	if a.Tag != "" {
 		d.Annotations[v1.AnnotationRefName] = a.Tag
 	}
-	return d, err
+	return d
 }
 
-func (l Layout) blob(b Blob) (v1.Descriptor, error) {
-	d := v1.Descriptor{MediaType: b.MediaType, Digest: digest.NewDigestFromBytes(digest.SHA256, sum(b.Data)), Size: int64(len(b.Data)), Annotations: b.Annotations}
-	return d, writeFile(l.Path(d.Digest), b.Data)
+func (b Blob) descriptor() v1.Descriptor {
+	return v1.Descriptor{MediaType: b.MediaType, Digest: digest.NewDigestFromBytes(digest.SHA256, sum(b.Data)), Size: int64(len(b.Data)), Annotations: b.Annotations}
 }
 
 func sum(b []byte) []byte { s := sha256.Sum256(b); return s[:] }

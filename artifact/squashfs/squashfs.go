@@ -39,6 +39,9 @@ const (
 	typeDir, typeFile, typeLink, typeBlock, typeChar = 1, 2, 3, 4, 5
 )
 
+// Version changes with every change of this package that may change what it writes.
+const Version = "1"
+
 // Our own choices.
 const (
 	blockLog  = 17 // data blocks of 128 KiB

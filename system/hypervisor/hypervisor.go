@@ -123,10 +123,26 @@ type System struct {
 	Console  io.Writer
 	Log      *slog.Logger
 
-	key  ed25519.PrivateKey // of this boot alone; never leaves memory
-	sum  [32]byte           // of the public key
+	// Services is what the flavour of the system runs besides network and
+	// heartbeat; nil: nothing, and then the system has a key of its own, of which
+	// it puts the hash into the BMC's key register.
+	Services func(tree *Supervisor)
+	// Last runs when all services have ended, before the disks are synced; nil: nothing.
+	Last func(log *slog.Logger)
+
+	sum  atomic.Pointer[[32]byte] // what the key register shall hold; nil: nothing yet
 	addr atomic.Pointer[netip.Addr]
 	news chan struct{} // there is a new address
+}
+
+// SetKeyRegister puts a digest into the BMC's key register, and again whenever
+// the BMC may have lost it.
+func (s *System) SetKeyRegister(ctx context.Context, digest [32]byte) error {
+	s.sum.Store(&digest)
+	if err := s.BMC.SetKeyRegister(ctx, digest); err != nil {
+		return fmt.Errorf("set key register: %w", err)
+	}
+	return nil
 }
 
 // Run runs the system until the BMC asks it to stop, and returns what it asked
@@ -134,11 +150,14 @@ type System struct {
 func (s *System) Run(ctx context.Context) (wire.HostRequest, error) {
 	s.banner()
 	s.stage(ctx, wire.StageOS)
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return wire.HostNone, fmt.Errorf("make key pair: %w", err)
+	if s.Services == nil {
+		public, _, err := ed25519.GenerateKey(rand.Reader) // of this boot alone; nobody asks for a proof yet
+		if err != nil {
+			return wire.HostNone, fmt.Errorf("make key pair: %w", err)
+		}
+		sum := sha256.Sum256(public)
+		s.sum.Store(&sum)
 	}
-	s.key, s.sum = private, sha256.Sum256(public)
 	s.news = make(chan struct{}, 1)
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -149,6 +168,11 @@ func (s *System) Run(ctx context.Context) (wire.HostRequest, error) {
 		return s.Machine.KeepNetwork(ctx, s.Handover.Lease, s.address)
 	})
 	tree.Add("heartbeat", func(ctx context.Context) error { return s.heartbeat(ctx, wanted) })
+	wait := stopWait
+	if s.Services != nil {
+		s.Services(tree)
+		wait = stopWaitServices
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -166,17 +190,22 @@ func (s *System) Run(ctx context.Context) (wire.HostRequest, error) {
 	cancel(nil)
 	select {
 	case <-done:
-	case <-time.After(stopWait):
-		s.Log.Warn("services did not stop in time", "wait", stopWait)
+	case <-time.After(wait):
+		s.Log.Warn("services did not stop in time", "wait", wait)
+	}
+	if s.Last != nil {
+		s.Last(s.Log)
 	}
 	s.Machine.Sync()
 	s.stage(last, wire.StageHalted)
 	return req, nil
 }
 
-// stopWait is how long services may take to stop; the BMC's own deadline is
-// longer.
-const stopWait = 10 * time.Second
+// How long services may take to stop; the BMC's own deadline is longer.
+const (
+	stopWait         = 10 * time.Second
+	stopWaitServices = 24 * time.Second // with those of a flavour, and workloads
+)
 
 // heartPeriod is the time between two heartbeats.
 const heartPeriod = time.Second
@@ -185,8 +214,10 @@ const heartPeriod = time.Second
 // the BMC asks for. A BMC that does not answer ends it; the supervisor starts
 // it again, and that sets the register again: the BMC may have been exchanged.
 func (s *System) heartbeat(ctx context.Context, wanted chan<- wire.HostRequest) error {
-	if err := s.BMC.SetKeyRegister(ctx, s.sum); err != nil {
-		return fmt.Errorf("set key register: %w", err)
+	if sum := s.sum.Load(); sum != nil {
+		if err := s.SetKeyRegister(ctx, *sum); err != nil {
+			return err
+		}
 	}
 	report := wire.Report{Release: wire.MakeText32(s.Handover.Release), Stale: s.Handover.Stale}
 	if b, err := hex.DecodeString(s.Handover.Commit); err == nil && len(b) == len(report.Commit) {

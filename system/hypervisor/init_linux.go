@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,38 @@ import (
 	"github.com/racklet/racklet/firmware/wire/link"
 )
 
+// A Flavour is what a system does beyond the smallest one. Its functions may
+// be nil.
+type Flavour struct {
+	// Keep names mounts of the smallest system that this one makes itself.
+	Keep []string
+	// Settings are kernel settings, beside those that every system shuts, and
+	// after them: a file below /proc/sys and its value.
+	Settings []Setting
+	// Early runs once modules are loaded, while the doors are open still. Its
+	// error, if it has a reason's name (Refusal), ends the start.
+	Early func(log *slog.Logger, h *Handover) error
+	// Services adds what runs beside network and heartbeat.
+	Services func(s *System, tree *Supervisor)
+	// Last runs when all services have ended, before the disks are synced.
+	Last func(log *slog.Logger)
+}
+
+// A Refusal is why a system does not run: a name out of rack.Reasons, what was
+// expected, and what was found instead.
+type Refusal struct {
+	Reason, Expected string
+	Err              error
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("%s: %v", r.Reason, r.Err) }
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// A Setting is a kernel setting and its value.
+type Setting struct{ File, Value string }
+
 // Init is PID 1. It never returns: it ends with the power.
-func Init() {
+func Init(flavour Flavour) {
 	os.Clearenv()
 	console := io.Writer(os.Stdout)
 	defer func() { // a kernel whose PID 1 ends panics and tells less
@@ -39,10 +70,10 @@ func Init() {
 		}
 		return a
 	}}))
-	for _, err := range append(mounts(), lateModules("/lib/modules")...) {
+	go reap()
+	for _, err := range append(mounts(flavour.Keep), lateModules("/lib/modules")...) {
 		log.Warn("set up", "err", err)
 	}
-	go reap()
 
 	h, err := ReadHandover(HandoverFile)
 	if err != nil {
@@ -52,7 +83,16 @@ func Init() {
 	if err := unix.Sethostname([]byte(h.Unit)); err != nil {
 		log.Warn("set hostname", "err", err)
 	}
+	var early error
+	if flavour.Early != nil {
+		early = flavour.Early(log, h)
+	}
 	warnings, open := shut("/")
+	for _, x := range flavour.Settings {
+		if err := set(x.File, x.Value); err != nil {
+			warnings = append(warnings, fmt.Errorf("set %s to %s: %w", x.File, x.Value, err))
+		}
+	}
 	for _, err := range warnings {
 		log.Warn("shut a door", "err", err)
 	}
@@ -65,9 +105,20 @@ func Init() {
 		Handover: h, BMC: inband{link.New(line, wire.EIDUnit, link.Options{})},
 		Machine: &linuxMachine{log: log}, Console: console, Log: log,
 	}
-	if open != nil {
+	if flavour.Services != nil {
+		s.Services = func(tree *Supervisor) { flavour.Services(s, tree) }
+	}
+	s.Last = flavour.Last
+	var refused *Refusal
+	switch {
+	case open != nil:
 		s.fail(context.Background(), "os.doors", "other kernels and modules ruled out", open)
 		return
+	case errors.As(early, &refused):
+		s.fail(context.Background(), refused.Reason, refused.Expected, refused.Err)
+		return
+	case early != nil:
+		log.Warn("set up", "err", early)
 	}
 	if _, err := s.Run(context.Background()); err != nil {
 		log.Error("system", "err", err)
@@ -89,7 +140,7 @@ func openLine() (io.ReadWriteCloser, error) {
 
 // mounts are what the root itself does not have. Those of stage 1 (/dev,
 // /proc, /sys, /run) came along.
-func mounts() (errs []error) {
+func mounts(keep []string) (errs []error) {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	for _, m := range []struct {
 		source, target, fs string
@@ -101,6 +152,9 @@ func mounts() (errs []error) {
 		{"cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, "nsdelegate"},
 		{"securityfs", "/sys/kernel/security", "securityfs", quiet, ""},
 	} {
+		if slices.Contains(keep, m.target) {
+			continue
+		}
 		if err := unix.Mount(m.source, m.target, m.fs, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
 			errs = append(errs, fmt.Errorf("mount %s: %w", m.target, err))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,30 +20,61 @@ const (
 	healthy      = time.Minute // having run that long counts as a fresh start
 )
 
-// Supervisor keeps Runnables running. They do not know of each other.
+// Supervisor keeps Runnables running. They do not know of each other. All
+// start at once; they stop in the reverse order of their levels, a level when
+// all above it have ended.
 type Supervisor struct {
 	log  *slog.Logger
 	jobs []job
 }
 
 type job struct {
-	name string
-	run  Runnable
+	level int
+	name  string
+	run   Runnable
 }
 
 // NewSupervisor returns a supervisor without jobs.
 func NewSupervisor(log *slog.Logger) *Supervisor { return &Supervisor{log: log} }
 
-// Add adds a job, before Run.
-func (s *Supervisor) Add(name string, r Runnable) { s.jobs = append(s.jobs, job{name, r}) }
+// Add adds a job at level 0, before Run.
+func (s *Supervisor) Add(name string, r Runnable) { s.AddLevel(0, name, r) }
+
+// AddLevel adds a job that may need those of lower levels until it has ended.
+func (s *Supervisor) AddLevel(level int, name string, r Runnable) {
+	s.jobs = append(s.jobs, job{level, name, r})
+}
 
 // Run runs all jobs until ctx ends and all of them have returned.
 func (s *Supervisor) Run(ctx context.Context) {
-	var all sync.WaitGroup
-	for _, j := range s.jobs {
-		all.Go(func() { s.keep(ctx, j) })
+	type group struct {
+		stop context.CancelFunc
+		jobs sync.WaitGroup
 	}
-	all.Wait()
+	groups := map[int]*group{}
+	var levels []int
+	for _, j := range s.jobs {
+		if groups[j.level] == nil {
+			groups[j.level] = new(group)
+			levels = append(levels, j.level)
+		}
+	}
+	slices.Sort(levels)
+	for _, level := range levels {
+		g := groups[level]
+		var own context.Context
+		own, g.stop = context.WithCancel(context.WithoutCancel(ctx))
+		for _, j := range s.jobs {
+			if j.level == level {
+				g.jobs.Go(func() { s.keep(own, j) })
+			}
+		}
+	}
+	<-ctx.Done()
+	for _, level := range slices.Backward(levels) {
+		groups[level].stop()
+		groups[level].jobs.Wait()
+	}
 }
 
 func (s *Supervisor) keep(ctx context.Context, j job) {

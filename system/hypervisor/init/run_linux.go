@@ -2,4 +2,4 @@ package main
 
 import "github.com/racklet/racklet/system/hypervisor"
 
-func run() { hypervisor.Init() }
+func run() { hypervisor.Init(hypervisor.Flavour{}) }

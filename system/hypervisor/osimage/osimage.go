@@ -5,7 +5,9 @@
 //	/sbin/init        system/hypervisor/init
 //	/etc/os-release   who this is
 //	/lib/modules      modules that are loaded after the start, file order gives the order
-//	/dev /proc /run /sys /tmp /var /data   mount points
+//	/dev /proc /run /sys /tmp /var   mount points
+//
+// That is the minimal system. The node flavour (Config.Node) adds what a Kubernetes node is made of.
 //
 // Same input, same bytes.
 package osimage
@@ -19,10 +21,10 @@ import (
 	"strings"
 
 	"github.com/racklet/racklet/artifact"
+	"github.com/racklet/racklet/artifact/cache"
 	"github.com/racklet/racklet/artifact/initramfs"
 	"github.com/racklet/racklet/artifact/kernel"
 	"github.com/racklet/racklet/artifact/spdx"
-	"github.com/racklet/racklet/artifact/squashfs"
 	"github.com/racklet/racklet/artifact/verity"
 	"github.com/racklet/racklet/rack"
 )
@@ -38,7 +40,10 @@ type Config struct {
 	KernelFile      []byte        // nil: Kernel.Gzip()
 	Init            artifact.File // compiled system/hypervisor/init
 	Stage1          artifact.File // compiled firmware/bootstrap/init, for the initramfs
-	Modules         []string      // nil: LateModules
+	Modules         []string      // nil: LateModules, or NodeModules
+	Node            *Node         // nil: the minimal system
+	// Cache keeps the compressed root between builds; nil: it is compressed each time.
+	Cache *cache.Cache
 }
 
 // Meta is the configuration of the OS artefact.
@@ -81,7 +86,7 @@ func Build(c Config) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build OS image: %w", err)
 	}
-	sq, err := squashfs.Write(root)
+	sq, err := c.compress(root)
 	if err != nil {
 		return nil, fmt.Errorf("build OS image: %w", err)
 	}
@@ -117,7 +122,7 @@ func Build(c Config) (*Image, error) {
 func (c Config) tree() (*artifact.Tree, error) {
 	own := artifact.Own(c.Version)
 	t := new(artifact.Tree)
-	for name, perm := range map[string]fs.FileMode{"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": fs.ModeSticky | 0o777, "var": 0o755, "data": 0o755, "root": 0o700} {
+	for name, perm := range map[string]fs.FileMode{"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": fs.ModeSticky | 0o777, "var": 0o755, "root": 0o700} {
 		t.Dir(name, perm, own)
 	}
 	f := c.Init
@@ -130,11 +135,20 @@ func (c Config) tree() (*artifact.Tree, error) {
 	t.Add(artifact.File{Name: "etc/hosts", Mode: 0o644, Data: []byte("127.0.0.1 localhost\n::1 localhost\n"), Origin: own})
 	t.Add(artifact.File{Name: "etc/resolv.conf", Mode: fs.ModeSymlink | 0o777, Target: "/run/resolv.conf", Origin: own})
 	names := c.Modules
-	if names == nil {
+	switch {
+	case names != nil:
+	case c.Node != nil:
+		names = NodeModules
+	default:
 		names = LateModules
 	}
 	if strings.ContainsAny(c.Version, "\"\n\\ ") {
 		return nil, fmt.Errorf("version %q is not possible", c.Version)
+	}
+	if c.Node != nil {
+		if err := c.Node.add(t, c.Version); err != nil {
+			return nil, err
+		}
 	}
 	return t, initramfs.AddModules(t, c.Kernel, c.Version, names...)
 }

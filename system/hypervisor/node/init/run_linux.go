@@ -1,0 +1,5 @@
+package main
+
+import "github.com/racklet/racklet/system/hypervisor/node"
+
+func run() { node.Main() }
