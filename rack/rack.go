@@ -204,7 +204,15 @@ type ReleaseOS struct {
 	RootHash string `json:"rootHash" format:"roothash"`
 	// Digest of the initramfs that the system's kernel is started with by kexec; needed where that kernel is not the slot's.
 	Initramfs Digest `json:"initramfs,omitempty"`
+	// What the system is: minimal (the default), which shows the chain and runs nothing, or node, which is a Kubernetes node.
+	Flavour string `json:"flavour,omitempty" enum:"minimal,node"`
 }
+
+// Flavours of a unit's operating system.
+const (
+	FlavourMinimal = "minimal"
+	FlavourNode    = "node"
+)
 
 // ParseReleaseSpec decodes and checks the release.json that a build leaves
 // beside its artefacts. Unknown fields and trailing bytes are errors.

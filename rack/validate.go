@@ -304,6 +304,9 @@ func (s *ReleaseSpec) Validate() error {
 	if s.OS.Initramfs != "" {
 		c.digest("os.initramfs", s.OS.Initramfs)
 	}
+	if f := s.OS.Flavour; f != "" && f != FlavourMinimal && f != FlavourNode {
+		c.failf("os.flavour", "%q is not a flavour: want %s or %s", f, FlavourMinimal, FlavourNode)
+	}
 	if !isHash(s.OS.RootHash) {
 		c.failf("os.rootHash", "%q is not a root hash: want 64 lower-case hexadecimal digits", s.OS.RootHash)
 	}

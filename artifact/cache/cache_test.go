@@ -3,9 +3,11 @@ package cache
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -69,5 +71,38 @@ func TestLookupRemovesDamaged(t *testing.T) {
 	}
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("damaged file is kept")
+	}
+}
+
+// TestDerived: what is kept comes back as it was, or not at all.
+func TestDerived(t *testing.T) {
+	c := Cache{Dir: t.TempDir()}
+	key := Key("compressed", "a")
+	if Key("compressed", "a") != key || Key("compresseda") == key || Key("compressed", "b") == key {
+		t.Error("keys do not tell what they are made of")
+	}
+	if _, _, err := c.Derived(key); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing kept: %v", err)
+	}
+	if err := c.KeepDerived(key, json.RawMessage(`{"n":1}`), []byte("bytes")); err != nil {
+		t.Fatal(err)
+	}
+	about, b, err := c.Derived(key)
+	if err != nil || string(about) != `{"n":1}` || string(b) != "bytes" {
+		t.Errorf("%s %q %v", about, b, err)
+	}
+	sum := sha256.Sum256([]byte("bytes"))
+	name := c.Path(hex.EncodeToString(sum[:]))
+	if err := os.WriteFile(name, []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, b, err := c.Derived(key); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("damaged bytes: %q %v", b, err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir, "derived", key), []byte(`{"sha256":"../../etc/passwd"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, b, err := c.Derived(key); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a record that points elsewhere: %q %v", b, err)
 	}
 }

@@ -2,10 +2,17 @@ package gobuild
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/dirhash"
+	"golang.org/x/mod/zip"
+
+	"github.com/racklet/racklet/artifact/cache"
 )
 
 // write makes a module with one program.
@@ -97,5 +104,85 @@ func TestClassify(t *testing.T) {
 	os.WriteFile(filepath.Join(dir, "LICENSE"), []byte("All rights reserved."), 0o644)
 	if _, err := licence(dir); err == nil {
 		t.Error("an unknown licence is accepted")
+	}
+}
+
+// proxy serves one module from a folder, as the go command takes it (go.dev/ref/mod, "GOPROXY protocol"), and
+// returns the module's hash.
+func proxy(t *testing.T, path, version string, files map[string]string) string {
+	t.Helper()
+	src, dir := t.TempDir(), t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(src, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := filepath.Join(dir, filepath.FromSlash(path), "@v")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var z bytes.Buffer
+	if err := zip.CreateFromDir(&z, module.Version{Path: path, Version: version}, src); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{".zip": z.Bytes(), ".mod": []byte(files["go.mod"]), ".info": []byte(`{"Version":"` + version + `"}`)} {
+		if err := os.WriteFile(filepath.Join(at, version+name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum, err := dirhash.HashZip(filepath.Join(at, version+".zip"), dirhash.Hash1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOPROXY", "file://"+filepath.ToSlash(dir))
+	t.Setenv("GONOSUMDB", path)
+	t.Setenv("GOMODCACHE", filepath.Join(dir, "cache"))
+	t.Cleanup(func() { // the go command leaves directories that cannot be written to
+		filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				os.Chmod(name, 0o755)
+			}
+			return nil
+		})
+	})
+	return sum
+}
+
+// TestModule builds somebody else's program, only with the hash that is locked, and the second time from the cache.
+func TestModule(t *testing.T) {
+	sum := proxy(t, "example.test/other", "v1.2.3", map[string]string{
+		"go.mod": "module example.test/other\n\ngo 1.26\n", "LICENSE": "Permission is hereby granted, free of charge, to any person obtaining a copy",
+		"main.go": "package main\n\nvar version = \"none\"\n\nfunc main() { println(version) }\n",
+	})
+	p := Program{Module: Module{"example.test/other", "v1.2.3", sum}, Package: ".", GOOS: "linux", GOARCH: "arm64", Version: "9", Set: map[string]string{"main.version": "marked version"}}
+	c := cache.Cache{Dir: t.TempDir()}
+	f, err := Cached(t.Context(), c, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Origin.Name != "example.test/other" || f.Origin.Licence != "MIT" || !bytes.Contains(f.Data, []byte("marked version")) {
+		t.Errorf("origin %+v", f.Origin)
+	}
+	bad := p
+	bad.Module.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	if _, err := Cached(t.Context(), c, bad); err == nil || !strings.Contains(err.Error(), "locked is h1:AAAA") {
+		t.Errorf("a module with another hash: %v", err)
+	}
+	t.Setenv("GOPROXY", "off")
+	t.Setenv("GOMODCACHE", filepath.Join(t.TempDir(), "empty"))
+	again, err := Cached(t.Context(), c, p)
+	if err != nil || !bytes.Equal(again.Data, f.Data) || again.Origin != f.Origin || len(again.Parts) != len(f.Parts) {
+		t.Errorf("from the cache: %v, %+v", err, again.Origin)
+	}
+	for name, change := range map[string]func(*Program){
+		"tags": func(p *Program) { p.Tags = []string{"x"} }, "variable": func(p *Program) { p.Set = map[string]string{"main.version": "y"} },
+		"platform": func(p *Program) { p.GOARCH = "amd64" }, "module": func(p *Program) { p.Module.Version = "v1.2.4" },
+	} {
+		other := p
+		change(&other)
+		a, _ := Key(t.Context(), p)
+		if b, err := Key(t.Context(), other); err != nil || a == b {
+			t.Errorf("%s: the same key (%v)", name, err)
+		}
 	}
 }

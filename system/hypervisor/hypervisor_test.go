@@ -287,3 +287,32 @@ func FuzzHandover(f *testing.F) {
 		}
 	})
 }
+
+// TestLevels: what stands on others ends before them, and only then they do.
+func TestLevels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := NewSupervisor(slog.New(slog.DiscardHandler))
+		var mu sync.Mutex
+		var ended []string
+		job := func(name string, takes time.Duration) Runnable {
+			return func(ctx context.Context) error {
+				<-ctx.Done()
+				time.Sleep(takes)
+				mu.Lock()
+				defer mu.Unlock()
+				ended = append(ended, name)
+				return ctx.Err()
+			}
+		}
+		tree.AddLevel(2, "kubelet", job("kubelet", 3*time.Second))
+		tree.AddLevel(1, "containerd", job("containerd", time.Second))
+		tree.Add("network", job("network", 0))
+		tree.AddLevel(2, "kube-proxy", job("kube-proxy", time.Second))
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { time.Sleep(time.Minute); cancel() }()
+		tree.Run(ctx)
+		if want := []string{"kube-proxy", "kubelet", "containerd", "network"}; !slices.Equal(ended, want) {
+			t.Errorf("ended %q, want %q", ended, want)
+		}
+	})
+}

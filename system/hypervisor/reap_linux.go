@@ -22,11 +22,33 @@ var children = struct {
 }{waiting: map[int]chan<- unix.WaitStatus{}}
 
 // reap collects every child that ends, for ever.
-func reap() {
+func reap() { reapUntil(nil) }
+
+// Reap collects every child that ends, until stop is called: what Init does for
+// PID 1, for other programs, such as tests, that run Commands.
+func Reap() (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		reapUntil(end)
+	}()
+	return func() {
+		close(end)
+		<-done
+	}
+}
+
+func reapUntil(end <-chan struct{}) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
-	for range ended {
+	defer signal.Stop(ended)
+	for {
 		collect()
+		select {
+		case <-ended:
+		case <-end:
+			return
+		}
 	}
 }
 

@@ -53,7 +53,8 @@ type config struct {
 	dir, version, lock   string
 	security             uint32
 	bootKernel, osKernel string // roles in the lock
-	stage1, init         string // Go packages
+	flavour              string // of the operating system, one of rack.Flavour…
+	stage1, init         string // Go packages; init "" is that of the flavour
 	force                bool
 	unchecked            bool // stage 1 without its checks, see unchecked.go
 	kernels              *kernels
@@ -111,17 +112,21 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 		c.version += uncheckedSuffix
 		stage1.Version, stage1.Tags, modules = c.version, []string{uncheckedTag}, uncheckedModules()
 	}
-	init := gobuild.Program{Dir: c.root, Package: c.init, GOOS: "linux", GOARCH: "arm64", Version: c.version}
+	init := gobuild.Program{Dir: c.root, Package: c.initPackage(), GOOS: "linux", GOARCH: "arm64", Version: c.version}
+	parts, err := c.nodeParts()
+	if err != nil {
+		return nil, false, err
+	}
 	self := gobuild.Program{Dir: c.root, Package: "./tools/release", GOOS: runtime.GOOS, GOARCH: runtime.GOARCH}
 	lockBytes, err := os.ReadFile(filepath.Join(c.root, c.lock))
 	if err != nil {
 		return nil, false, fmt.Errorf("read lock: %w", err)
 	}
-	sources, err := gobuild.Key(ctx, stage1, init, self)
+	sources, err := gobuild.Key(ctx, append([]gobuild.Program{stage1, init, self}, parts.programs()...)...)
 	if err != nil {
 		return nil, false, err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%q %d %q %q\n", sources, sha256.Sum256(lockBytes), c.version, c.security, c.bootKernel, c.osKernel))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%x\n%q %d %q %q %q\n", sources, sha256.Sum256(lockBytes), c.version, c.security, c.bootKernel, c.osKernel, c.flavour))
 	key := hex.EncodeToString(sum[:])
 	if !c.force && c.present(key) {
 		return nil, false, nil
@@ -134,6 +139,7 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 	var (
 		stage1File, initFile artifact.File
 		bootK, osK           *loaded
+		node                 *osimage.Node
 	)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -148,6 +154,10 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 			return err
 		}
 		osK, err = c.kernel(gctx, lock, c.osKernel)
+		return err
+	})
+	g.Go(func() (err error) {
+		node, err = c.node(gctx, lock, parts)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -167,7 +177,7 @@ func (c config) build(ctx context.Context) (*result, bool, error) {
 		return err
 	})
 	g.Go(func() (err error) {
-		osi, err = osimage.Build(osimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: osK.Kernel, KernelFile: osK.gzip, Init: initFile, Stage1: stage1File})
+		osi, err = osimage.Build(osimage.Config{Version: c.version, SecurityVersion: c.security, Kernel: osK.Kernel, KernelFile: osK.gzip, Init: initFile, Stage1: stage1File, Node: node, Cache: &c.kernels.fetcher.Cache})
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -216,6 +226,9 @@ func (c config) write(boot *bootimage.Image, osi *osimage.Image) (*rack.ReleaseS
 		Version: c.version, SecurityVersion: c.security,
 		Boot: rack.ReleaseBoot{Artifact: bootRepository, Digest: rack.Digest(d[0].Digest), SlotManifest: boot.ManifestDigest, Kernel: boot.Kernel, CommandLine: boot.CommandLine},
 		OS:   rack.ReleaseOS{Artifact: osRepository, Digest: rack.Digest(d[1].Digest), Kernel: osi.Meta.Kernel, RootHash: osi.Meta.RootHash, Initramfs: rack.SHA256(osi.Initramfs)},
+	}
+	if c.flavour != rack.FlavourMinimal {
+		spec.OS.Flavour = c.flavour
 	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {

@@ -15,10 +15,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/racklet/racklet/artifact/cache"
 	"github.com/racklet/racklet/artifact/deb"
+	"github.com/racklet/racklet/rack"
 )
 
 func main() {
@@ -46,7 +48,8 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	fs.StringVar(&c.bootKernel, "boot-kernel", "kernel", "`role` in the lock of the boot image's kernel")
 	fs.StringVar(&c.osKernel, "os-kernel", "kernel", "`role` in the lock of the operating system's kernel")
 	fs.StringVar(&c.stage1, "stage1", "./firmware/bootstrap/init", "`package` of stage 1")
-	fs.StringVar(&c.init, "init", "./system/hypervisor/init", "`package` of the operating system's PID 1")
+	fs.StringVar(&c.flavour, "flavour", rack.FlavourMinimal, "`flavour` of the operating system: "+rack.FlavourMinimal+", or "+rack.FlavourNode+" for a Kubernetes node")
+	fs.StringVar(&c.init, "init", "", "`package` of the operating system's PID 1 (default: that of the flavour)")
 	fs.BoolVar(&c.unchecked, "unchecked", false, "leave the checks out of stage 1, for a benchmark: only into a directory with a file "+benchmarkFile)
 	fs.BoolVar(&c.force, "force", false, "build even if nothing changed")
 	fs.Var(&mirrors, "mirror", "base `URL` of a Debian mirror; may be repeated (default: apt's)")
@@ -55,6 +58,9 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if c.flavour != rack.FlavourMinimal && c.flavour != rack.FlavourNode {
+		return fmt.Errorf("flavour %q: want %s or %s", c.flavour, rack.FlavourMinimal, rack.FlavourNode)
 	}
 	c.security = uint32(*security)
 	named, err := deb.NamedMirrors(mirrors...)
@@ -75,19 +81,22 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 		return err
 	}
 	if built {
-		fmt.Fprintf(out, "release %s in %s: boot image %.1f MiB, OS root %.1f MiB, %.1f s\n", c.version, c.dir, mib(r.volume), mib(r.root), time.Since(start).Seconds())
+		fmt.Fprintf(out, "release %s in %s, %s: boot image %.1f MiB, OS root %.1f MiB, %.1f s\n", c.version, c.dir, c.flavour, mib(r.volume), mib(r.root), time.Since(start).Seconds())
 	}
 	return nil
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
-// progress prints at most one line per tenth of a download.
+// progress prints at most one line per tenth of a download that takes a while.
 func progress(out io.Writer) func(deb.Package, int64, int64) {
+	var mu sync.Mutex // packages come beside each other
 	last := map[string]int64{}
 	return func(p deb.Package, have, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
 		tenth := have * 10 / total
-		if old, ok := last[p.SHA256]; ok && old == tenth {
+		if old, ok := last[p.SHA256]; total < 1<<20 || ok && old == tenth {
 			return
 		}
 		last[p.SHA256] = tenth

@@ -293,27 +293,33 @@ func last(log *slog.Logger) {
 	}
 }
 
-// unmountBelow unmounts everything below some directories, newest first, and
-// those themselves.
+// unmountBelow unmounts what mountsBelow finds.
 func unmountBelow(mountinfo string, dirs ...string) error {
 	b, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	var errs []error
+	for _, at := range mountsBelow(string(b), dirs...) {
+		errs = append(errs, unix.Unmount(at, 0))
+	}
+	return errors.Join(errs...)
+}
+
+// mountsBelow lists the mount points in and below some directories, newest
+// first (proc_pid_mountinfo(5): the fifth field).
+func mountsBelow(mountinfo string, dirs ...string) (out []string) {
+	plain := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	lines := strings.Split(strings.TrimSpace(mountinfo), "\n")
 	for _, line := range slices.Backward(lines) {
-		f := strings.Fields(line) // proc_pid_mountinfo(5): the fifth is the mount point
+		f := strings.Fields(line)
 		if len(f) < 5 {
 			continue
 		}
-		at := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[4])
-		for _, d := range dirs {
-			if at == d && d == "/var" || strings.HasPrefix(at, d+"/") {
-				errs = append(errs, unix.Unmount(at, 0))
-				break
-			}
+		at := plain.Replace(f[4])
+		if slices.ContainsFunc(dirs, func(d string) bool { return at == d || strings.HasPrefix(at, d+"/") }) {
+			out = append(out, at)
 		}
 	}
-	return errors.Join(errs...)
+	return out
 }

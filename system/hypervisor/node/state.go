@@ -27,10 +27,10 @@ const (
 // Where ext2, 3 and 4 keep their superblock and its magic number (Linux,
 // Documentation/filesystems/ext4/super.rst), in bytes.
 const (
-	superAt    = 1024
-	superBytes = 1024
-	magicAt    = 0x38
-	extMagic   = 0xef53
+	superAt   = 1024
+	magicAt   = 0x38
+	extMagic  = 0xef53
+	headBytes = 4096 // the first block: what is before the superblock, and itself
 )
 
 // content is what a partition holds.
@@ -45,14 +45,14 @@ const (
 // look tells what a partition holds. mke2fs writes the superblock last, so
 // that one which was interrupted leaves a blank one.
 func look(r io.ReaderAt) (content, error) {
-	super := make([]byte, superBytes)
-	if _, err := r.ReadAt(super, superAt); err != nil {
+	head := make([]byte, headBytes)
+	if _, err := r.ReadAt(head, 0); err != nil {
 		return foreign, fmt.Errorf("read superblock: %w", err)
 	}
 	switch {
-	case binary.LittleEndian.Uint16(super[magicAt:]) == extMagic:
+	case binary.LittleEndian.Uint16(head[superAt+magicAt:]) == extMagic:
 		return extends, nil
-	case len(bytes.Trim(super, "\x00")) == 0:
+	case len(bytes.Trim(head, "\x00")) == 0:
 		return blank, nil
 	}
 	return foreign, nil
