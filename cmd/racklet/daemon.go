@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/racklet/racklet/system/redfish/access"
 )
 
 // errRunning means that a daemon serves the state directory already.
@@ -141,9 +143,26 @@ func (env *environment) ensureRepository(cfg *daemonConfig) error {
 	if _, err := os.Stat(l.repository()); err == nil {
 		return nil
 	}
+	// Made aside and moved into place, keys first: whenever this process is killed, the next one goes on or begins anew.
+	repository, keys := l.repository()+".new", l.keys()+".new"
+	if _, err := os.Stat(l.keys()); err == nil {
+		if err := os.Rename(repository, l.repository()); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return hint(fmt.Errorf("there are keys in %s, but no repository beside them", l.keys()), "keep them elsewhere and begin anew (racklet reset), or bring the repository back to %s", l.repository())
+	}
+	if err := errors.Join(os.RemoveAll(repository), os.RemoveAll(keys)); err != nil {
+		return err
+	}
 	fmt.Fprintf(env.stderr, "racklet: making a rack repository in %s, its keys in %s\n", l.repository(), l.keys())
-	_, err := makeRepository(initOptions{dir: l.repository(), keys: l.keys(), release: cfg.Releases[0], name: "rack", url: builtinRepository, units: max(cfg.Units, 4)})
-	return err
+	_, err := makeRepository(initOptions{dir: repository, keys: keys, release: cfg.Releases[0], name: "rack", url: builtinRepository, units: max(cfg.Units, 4)})
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(keys, l.keys()); err != nil {
+		return err
+	}
+	return os.Rename(repository, l.repository())
 }
 
 // stopDaemon asks the daemon to shut the rack down and waits for it.
@@ -240,11 +259,7 @@ func writeJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := name + ".new"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+	return access.Replace(name, append(b, '\n'))
 }
 
 func readJSON(name string, into any) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/racklet/racklet/rack/manifest"
 	"github.com/racklet/racklet/sim"
 	"github.com/racklet/racklet/source"
+	"github.com/racklet/racklet/system/redfish/access"
 )
 
 // A desiredState finds out what the rack shall be: the newest state that the
@@ -211,10 +212,7 @@ func (d *desiredState) verify(ctx context.Context) (*source.Verified, error) {
 		return nil, err
 	}
 	// Kept for a start at which the newest state is refused or out of reach.
-	if err := os.WriteFile(d.layout.accepted()+".new", b.Marshal(), 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(d.layout.accepted()+".new", d.layout.accepted()); err != nil {
+	if err := access.Replace(d.layout.accepted(), b.Marshal()); err != nil {
 		return nil, err
 	}
 	return v, writeJSON(d.layout.floors(), recalledFloors{d.anchor.RackID, d.anchor.Floors})

@@ -148,15 +148,8 @@ func (h *Host) Repository(ctx context.Context, name string) (path string, fresh 
 	}
 	path = filepath.Join(h.repositories(), name+".git")
 	if _, err := os.Stat(filepath.Join(path, "HEAD")); errors.Is(err, os.ErrNotExist) {
-		if _, err := h.run(ctx, "", "init", "--quiet", "--bare", "--initial-branch=main", path); err != nil {
+		if err := h.create(ctx, path, ""); err != nil {
 			return "", false, err
-		}
-		for key, value := range map[string]string{
-			"transfer.fsckObjects": "true", "receive.autogc": "false", "receive.maxInputSize": "512m", "core.sharedRepository": "0600",
-		} {
-			if _, err := h.run(ctx, path, "config", key, value); err != nil {
-				return "", false, err
-			}
 		}
 	}
 	refs, err := h.run(ctx, path, "for-each-ref", "--count=1")
@@ -166,17 +159,44 @@ func (h *Host) Repository(ctx context.Context, name string) (path string, fresh 
 	return path, len(refs) == 0, nil
 }
 
-// Import copies all branches of a repository on this machine.
+// Import makes a repository of that name with all branches of one on this machine; what it had before is gone.
 func (h *Host) Import(ctx context.Context, name, from string) error {
-	path, _, err := h.Repository(ctx, name)
-	if err != nil {
-		return err
+	if !repositoryName.MatchString(name) {
+		return fmt.Errorf("repository %q: want lower case letters, digits and -", name)
 	}
-	if from, err = filepath.Abs(from); err != nil {
+	from, err := filepath.Abs(from)
+	if err != nil {
 		return fmt.Errorf("import %s: %w", name, err)
 	}
-	_, err = h.run(ctx, path, "fetch", "--quiet", "--no-tags", from, "+refs/heads/*:refs/heads/*")
-	return err
+	return h.create(ctx, filepath.Join(h.repositories(), name+".git"), from)
+}
+
+// create makes a repository, a copy of from unless that is "". It is made aside: one without its settings would take
+// what git finds damaged, one with half of its branches would never get the others.
+func (h *Host) create(ctx context.Context, path, from string) error {
+	fresh := path + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if _, err := h.run(ctx, "", "init", "--quiet", "--bare", "--initial-branch=main", fresh); err != nil {
+		return err
+	}
+	for key, value := range map[string]string{
+		"transfer.fsckObjects": "true", "receive.autogc": "false", "receive.maxInputSize": "512m", "core.sharedRepository": "0600",
+	} {
+		if _, err := h.run(ctx, fresh, "config", key, value); err != nil {
+			return err
+		}
+	}
+	if from != "" {
+		if _, err := h.run(ctx, fresh, "fetch", "--quiet", "--no-tags", from, "+refs/heads/*:refs/heads/*"); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	return os.Rename(fresh, path)
 }
 
 // environment is what git sees of ours: no configuration of user or system.

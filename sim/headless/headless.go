@@ -14,8 +14,11 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +70,7 @@ type Rack struct {
 	generation    uint32
 	wanted        bool // power, by the management computer
 	effects       *fault.Effects
+	options       Options
 	defect        string // see Options
 
 	log    fault.Log
@@ -135,6 +139,10 @@ type Options struct {
 	Seed  uint64
 	// Defect plants one of Defects, to see that somebody catches it.
 	Defect string
+	// Dir keeps the flash chips as files in a directory, from which a later rack goes on; "" keeps them in memory.
+	Dir string
+
+	onOp func(*chip.Flash, chip.Op) // tests: called before each operation of a flash chip
 }
 
 // New builds a rack: all trays are in, everything is off.
@@ -149,8 +157,11 @@ func New(o Options) (*Rack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("headless: %w", err)
 	}
-	r := &Rack{signed: s, chips: chip.NewBus(), flash: chip.NewFlash(rmc.FlashSize), rng: rand.New(rand.NewPCG(o.Seed, 7)),
-		resp: make([]byte, wire.MaxMessage-1), effects: &fault.Effects{}, defect: o.Defect, powered: true}
+	r := &Rack{signed: s, chips: chip.NewBus(), rng: rand.New(rand.NewPCG(o.Seed, 7)),
+		resp: make([]byte, wire.MaxMessage-1), effects: &fault.Effects{}, options: o, defect: o.Defect, powered: true}
+	if r.flash, err = r.memory("rmc", rmc.FlashSize); err != nil {
+		return nil, fmt.Errorf("headless: %w", err)
+	}
 	id, err := hex.DecodeString(strings.ReplaceAll(rackID, "-", ""))
 	if err != nil {
 		return nil, err
@@ -180,10 +191,36 @@ func New(o Options) (*Rack, error) {
 	return r, nil
 }
 
+// memory is a flash chip: new, or as an earlier rack left it in Options.Dir.
+func (r *Rack) memory(name string, size uint32) (f *chip.Flash, err error) {
+	if r.options.Dir == "" {
+		return chip.NewFlash(size), nil
+	}
+	if f, err = chip.OpenFlash(filepath.Join(r.options.Dir, name+".flash"), size); err != nil {
+		return nil, err
+	}
+	if r.options.onOp != nil {
+		f.OnOp(func(op chip.Op) { r.options.onOp(f, op) })
+	}
+	return f, nil
+}
+
+// Close closes the files of the flash chips.
+func (r *Rack) Close() error {
+	errs := []error{r.flash.Close()}
+	for _, t := range r.trays {
+		errs = append(errs, t.flash.Close())
+	}
+	return errors.Join(errs...)
+}
+
 func (r *Rack) fit(n int) (*tray, error) {
 	seed := sha256.Sum256([]byte("device " + strconv.Itoa(n)))
-	t := &tray{slot: n, name: fmt.Sprintf("unit-%d", n), key: ed25519.NewKeyFromSeed(seed[:]), chips: chip.NewBus(),
-		flash: chip.NewFlash(bmc.FlashSize), busy: -1}
+	t := &tray{slot: n, name: fmt.Sprintf("unit-%d", n), key: ed25519.NewKeyFromSeed(seed[:]), chips: chip.NewBus(), busy: -1}
+	var err error
+	if t.flash, err = r.memory(t.name, bmc.FlashSize); err != nil {
+		return nil, err
+	}
 	t.ghost = ghost{rack: r, tray: t}
 	p := r.plant
 	t.chips.Attach(ina228.DefaultAddress, chip.NewINA228(shuntMicroohms*1e-6, p.Slot(n).Gain, func() chip.Rail {
@@ -191,6 +228,10 @@ func (r *Rack) fit(n int) (*tray, error) {
 		return chip.Rail{Volts: s.Volts, Amps: s.Amps, Joules: s.Joules, Die: s.Air}
 	}))
 	t.chips.Attach(tmp117.DefaultAddress, chip.NewTMP117(func() float64 { return p.Slot(n).Board }))
+	done := filepath.Join(r.options.Dir, t.name+".provisioned") // made last
+	if _, err := os.Stat(done); err == nil && r.options.Dir != "" {
+		return t, nil
+	}
 	cfg := bmc.Config{Slot: uint8(n), RackID: r.id, DeviceKey: t.key, Owners: r.signed.owners, BootConfig: []byte("{}"), Emulated: true, Limits: r.limits()}
 	if err := bmc.Provision(t.flash, cfg); err != nil {
 		return nil, err
@@ -199,6 +240,9 @@ func (r *Rack) fit(n int) (*tray, error) {
 		if err := bmc.WriteSlot(t.flash, slot, bytes.NewReader(r.signed.image), r.signed.slot); err != nil {
 			return nil, err
 		}
+	}
+	if r.options.Dir != "" {
+		return t, os.WriteFile(done, nil, 0o600)
 	}
 	return t, nil
 }

@@ -33,6 +33,7 @@ var where = rack.Repository{URL: "https://git.rack.internal/rack.git", Ref: rack
 type states struct {
 	root                    []byte
 	owners                  trust.Keyring
+	keys                    []source.OwnerKey
 	image                   []byte
 	slot                    []byte // signed slot manifest
 	current, replay, forged *source.Bundle
@@ -87,7 +88,7 @@ func sign() (*states, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the owners' state: %w", err)
 	}
-	s.root = keys.Root
+	s.root, s.keys = keys.Root, keys.Owners
 	options.Online = &keys.Online
 	if s.replay, err = source.ReadBundle(dir, where); err != nil {
 		return nil, err
