@@ -16,7 +16,7 @@ mirror  := $(if $(MIRROR),-mirror $(MIRROR))
 # Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
 vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: help up setup build test vet scenarios fuzz bench update-locks check-locks clean
+.PHONY: help up setup build test vet scenarios powercut fuzz bench update-locks check-locks clean
 
 help:
 	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,11 @@ test: build vet
 vet:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@$(GO) vet ./...
+
+# Kills whole racks at 5,000 seeded moments, and 160 that boot; about an hour.
+powercut: build
+	@$(GO) test ./sim/headless -run TestPowercut -count 1 -moments 5000 -timeout 3h -v
+	@RACKLET_LONG=1 $(GO) test ./e2e -run TestPowercut -count 1 -timeout 2h -v
 
 scenarios: build
 	@RACKLET_LONG=1 $(GO) test ./e2e -run TestMachineScenarios -timeout 40m -v
