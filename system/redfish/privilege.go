@@ -95,7 +95,7 @@ var entities = map[string]entity{
 	// Stricter than the standard, by which everybody who is logged in sees who else is.
 	"Session": {get: anyOf{access.ConfigureManager, access.ConfigureSelf}, patch: manager, post: manager, put: manager, delete: anyOf{access.ConfigureManager, access.ConfigureSelf}},
 	// Stricter: what is typed into a console can be anything.
-	"RackletConsole": {get: components, patch: components, post: components, put: components, delete: components, uris: []string{root + "/Systems/*/Oem/Racklet/Console"}},
+	"RackletConsole": {get: components, patch: components, post: components, put: components, delete: components, uris: []string{root + "/Systems/*/Oem/Racklet/Console", root + "/Systems/*/Oem/Racklet/Console/Recording"}},
 	// Stricter than a LogEntry: who works on the rack, and from where.
 	"RackletAuditLog": {get: anyOf{access.ConfigureManager, access.ConfigureUsers}, patch: manager, post: manager, put: manager, delete: manager, uris: []string{auditURI, auditURI + "/Entries", auditURI + "/Entries/*"}},
 	// Not Redfish, and the same readings as Sensors have.
@@ -129,6 +129,7 @@ var forms = map[string]string{
 	root + "/Systems/*/LogServices/Log/Entries":            "LogEntryCollection",
 	root + "/Systems/*/LogServices/Log/Entries/*":          "LogEntry",
 	root + "/Systems/*/Oem/Racklet/Console":                "RackletConsole",
+	root + "/Systems/*/Oem/Racklet/Console/Recording":      "RackletConsole",
 	rackURI + "/PowerSubsystem":                            "PowerSubsystem",
 	rackURI + "/ThermalSubsystem":                          "ThermalSubsystem",
 	rackURI + "/ThermalSubsystem/ThermalMetrics":           "ThermalMetrics",

@@ -179,6 +179,9 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s.updates = newUpdates()
+	if err = s.openTapes(); err != nil {
+		return nil, err
+	}
 	s.routes = s.table()
 	s.conn = link.New(o.Line, wire.EIDManagement, o.Link)
 	return s, nil

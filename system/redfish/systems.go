@@ -62,13 +62,15 @@ func (s *Service) addSystems(t *router) {
 		}
 		return nil
 	})
-	t.add(one+"/Oem/Racklet/Console", resource{raw: func(w http.ResponseWriter, r *http.Request, p []string) {
-		if u := s.byName(p[0]); u != nil {
-			s.serveConsole(w, r, u)
-			return
-		}
-		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
-	}})
+	for uri, serve := range map[string]func(http.ResponseWriter, *http.Request, *unit){"": s.serveConsole, "/Recording": s.serveRecording} {
+		t.add(one+"/Oem/Racklet/Console"+uri, resource{raw: func(w http.ResponseWriter, r *http.Request, p []string) {
+			if u := s.byName(p[0]); u != nil {
+				serve(w, r, u)
+				return
+			}
+			fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
+		}})
+	}
 }
 
 // addLog adds the resources of one controller's log.
