@@ -48,12 +48,8 @@ func newAccountList(env *environment) *cobra.Command {
 		Short:   "List the accounts",
 		Example: "  racklet account list",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			accounts, err := readAccounts(c.Context(), client)
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, _ []string) error {
+			accounts, err := readAccounts(ctx, client)
 			if err != nil {
 				return err
 			}
@@ -72,7 +68,7 @@ func newAccountList(env *environment) *cobra.Command {
 				}
 				return nil
 			})
-		},
+		}),
 	}
 }
 
@@ -151,13 +147,9 @@ func newAccountUnlock(env *environment) *cobra.Command {
 		Short:   "Unlock an account that failed logins have locked",
 		Example: "  racklet account unlock ada",
 		Args:    exactAccount,
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			return client.patch(c.Context(), accountPath(args[0]), map[string]any{"Locked": false})
-		},
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, args []string) error {
+			return client.patch(ctx, accountPath(args[0]), map[string]any{"Locked": false})
+		}),
 	}
 }
 
@@ -167,13 +159,9 @@ func newAccountDelete(env *environment) *cobra.Command {
 		Short:   "Delete an account and end its sessions",
 		Example: "  racklet account delete ada",
 		Args:    exactAccount,
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			return client.do(c.Context(), http.MethodDelete, accountPath(args[0]), nil, nil)
-		},
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, args []string) error {
+			return client.do(ctx, http.MethodDelete, accountPath(args[0]), nil, nil)
+		}),
 	}
 }
 

@@ -23,13 +23,21 @@ import (
 // of a state directory and on the network. It returns the network's address.
 func managed(t *testing.T, state string) string {
 	t.Helper()
+	address, _ := managedRack(t, state)
+	return address
+}
+
+// managedRack returns the fake rack too. It has one unit.
+func managedRack(t *testing.T, state string) (string, *wiretest.Rack) {
+	t.Helper()
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	r := wiretest.NewRack(1)
 	l := layout{state}
 	if err := privateDir(l.redfish()); err != nil {
 		t.Fatal(err)
 	}
-	o := redfish.Options{Dir: l.redfish(), Line: r.Line(), Rack: &rack.Rack{Metadata: rack.Metadata{Name: "lab"}}, Log: slog.New(slog.DiscardHandler)}
+	unit := &rack.ComputeUnit{Metadata: rack.Metadata{Name: "unit-1"}, Spec: rack.ComputeUnitSpec{Slot: 1, Platform: "virt"}}
+	o := redfish.Options{Units: []*rack.ComputeUnit{unit}, Dir: l.redfish(), Line: r.Line(), Rack: &rack.Rack{Metadata: rack.Metadata{Name: "lab"}}, Log: slog.New(slog.DiscardHandler)}
 	s, err := redfish.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +64,7 @@ func managed(t *testing.T, state string) string {
 		}
 		r.Close()
 	})
-	return network.Addr().String()
+	return network.Addr().String(), r
 }
 
 // TestFirstAccount goes the way of an operator: from `up --listen` to a login over the network.

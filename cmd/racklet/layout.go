@@ -60,12 +60,3 @@ func (l layout) socket(name string) (string, error) {
 	}
 	return filepath.Join(dir, name+".sock"), nil
 }
-
-// client returns a client of the management API of the rack in the state directory.
-func (env *environment) client() (*redfishClient, error) {
-	socket, err := layout{env.state}.socket("redfish")
-	if err != nil {
-		return nil, err
-	}
-	return dialRedfish(socket), nil
-}

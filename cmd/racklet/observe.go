@@ -24,17 +24,9 @@ func newStatus(env *environment) *cobra.Command {
 		Long:    "Status shows the rack once. The JSON and YAML forms have a stable schema (docs/status.md).",
 		Example: "  racklet status\n  racklet status -o wide\n  racklet status -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			s, err := readStatus(c.Context(), client)
-			if err != nil {
-				return err
-			}
+		RunE: env.ofStatus(func(s *Status) error {
 			return env.print(s, func(w io.Writer) error { return writeStatusTable(w, s, env.output == "wide") })
-		},
+		}),
 	}
 }
 
@@ -46,25 +38,21 @@ func newWatch(env *environment) *cobra.Command {
 		Long:    "Watch draws the rack's front view and keeps it current. With -o json it prints one status document per second, one per line.",
 		Example: "  racklet watch\n  racklet watch -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, _ []string) error {
 			if env.output == "json" {
-				return watchJSON(c.Context(), client, env.stdout)
+				return watchJSON(ctx, client, env.stdout)
 			}
 			screen := newScreen(env.stdout)
 			defer screen.close()
 			start := time.Now()
-			return poll(c.Context(), 250*time.Millisecond, func() (bool, error) {
-				s, err := readStatus(c.Context(), client)
+			return poll(ctx, 250*time.Millisecond, func() (bool, error) {
+				s, err := readStatus(ctx, client)
 				if err == nil {
 					screen.show(s, time.Since(start))
 				}
 				return false, err
 			})
-		},
+		}),
 	}
 }
 
@@ -168,18 +156,14 @@ func newWhy(env *environment) *cobra.Command {
 		Short:   "Name the check that failed on a unit, what was expected and seen, and the cure",
 		Example: "  racklet why unit-2\n  racklet why unit-2 -o json",
 		Args:    exactUnit,
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			u, err := readUnitByName(c.Context(), client, args[0])
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, args []string) error {
+			u, err := readUnitByName(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
 			e := explain(u)
 			return env.print(e, func(w io.Writer) error { return writeExplanation(w, e) })
-		},
+		}),
 	}
 	c.ValidArgsFunction = env.completeUnits
 	return c
@@ -220,25 +204,16 @@ func newEvents(env *environment) *cobra.Command {
 		Long:    "Events prints the log of the rack: power, boot stages, refusals, floors. With --follow it stays and prints events as they come.",
 		Example: "  racklet events --unit unit-1\n  racklet events --follow -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, _ []string) error {
 			if follow {
-				return followEvents(c.Context(), client, env, unit)
+				return followEvents(ctx, client, env, unit)
 			}
-			entries, err := readEvents(c.Context(), client, unit)
+			entries, err := readEvents(ctx, client, unit)
 			if err != nil {
 				return err
 			}
-			return env.print(entries, func(w io.Writer) error {
-				for _, e := range entries {
-					fmt.Fprintln(w, e.line())
-				}
-				return nil
-			})
-		},
+			return env.printEntries(entries)
+		}),
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "stay and print events as they come")
 	c.Flags().StringVar(&unit, "unit", "", "only events of this unit's BMC")
@@ -261,6 +236,16 @@ type LogEntry struct {
 	Seen     string `json:"seen,omitempty"`
 }
 
+// printEntries prints log entries, one a line.
+func (env *environment) printEntries(entries []LogEntry) error {
+	return env.print(entries, func(w io.Writer) error {
+		for i := range entries {
+			fmt.Fprintln(w, entries[i].line())
+		}
+		return nil
+	})
+}
+
 func (e *LogEntry) line() string {
 	return fmt.Sprintf("%-30s %-8s %-10s %s", e.Created, e.Source, e.Kind, e.Message)
 }
@@ -268,7 +253,7 @@ func (e *LogEntry) line() string {
 // followEvents reads the server-sent events of the Redfish EventService
 // (DSP0266, section 13.5) until ctx ends.
 func followEvents(ctx context.Context, client *redfishClient, env *environment, unit string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://rack/redfish/v1/EventService/SSE", nil)
+	req, err := client.request(ctx, http.MethodGet, "/redfish/v1/EventService/SSE", nil)
 	if err != nil {
 		return err
 	}
@@ -280,7 +265,7 @@ func followEvents(ctx context.Context, client *redfishClient, env *environment, 
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		return parseRedfishError(resp.StatusCode, b)
+		return client.refused(resp.StatusCode, b)
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)

@@ -43,15 +43,7 @@ func newRackPower(env *environment) *cobra.Command {
 		Short:   "Show watts and joules of the rack and of each unit",
 		Example: "  racklet rack power\n  racklet rack power -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			s, err := readStatus(c.Context(), client)
-			if err != nil {
-				return err
-			}
+		RunE: env.ofStatus(func(s *Status) error {
 			p := powerTable(s)
 			return env.print(p, func(w io.Writer) error {
 				t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
@@ -63,7 +55,7 @@ func newRackPower(env *environment) *cobra.Command {
 				fmt.Fprintf(t, "rack, of %.0f W at %.2f V\t%.2f\t%.0f\t\n", p.BudgetWatts, p.SupplyVolts, p.Watts, p.Joules)
 				return t.Flush()
 			})
-		},
+		}),
 	}
 }
 
@@ -83,15 +75,7 @@ func newRackFans(env *environment) *cobra.Command {
 		Short:   "Show fans and temperatures",
 		Example: "  racklet rack fans\n  racklet rack fans -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			s, err := readStatus(c.Context(), client)
-			if err != nil {
-				return err
-			}
+		RunE: env.ofStatus(func(s *Status) error {
 			return env.print(s.Rack, func(w io.Writer) error {
 				t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 				fmt.Fprintln(t, "FAN\tRPM\tDUTY\tHEALTH")
@@ -104,6 +88,6 @@ func newRackFans(env *environment) *cobra.Command {
 				}
 				return t.Flush()
 			})
-		},
+		}),
 	}
 }

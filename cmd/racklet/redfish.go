@@ -20,18 +20,22 @@ import (
 // started, or was stopped.
 var errNoRack = errors.New("no rack is running here")
 
-// A redfishClient speaks Redfish (DSP0266) to the rack's management API over
-// its Unix socket. It knows no more than any other client could.
+// A redfishClient speaks Redfish (DSP0266) to the rack's management API, over
+// its Unix socket or over the network. It knows no more than any other client could.
 type redfishClient struct {
-	http   *http.Client
-	socket string
+	http  *http.Client
+	base  string // https://HOST:PORT, or localBase
+	token string // of a session, on the network
 }
+
+// localBase stands for a rack at the other end of a Unix socket.
+const localBase = "http://rack"
 
 // dialRedfish returns a client for the socket. Nothing is connected yet.
 func dialRedfish(socket string) *redfishClient {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	return &redfishClient{
-		socket: socket,
+		base: localBase,
 		http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return dialer.DialContext(ctx, "unix", socket)
@@ -55,46 +59,79 @@ func (e *redfishError) Error() string {
 	return strings.TrimSuffix(e.Message, ".")
 }
 
-func (c *redfishClient) do(ctx context.Context, method, path string, body, into any) error {
+// request makes a request to the management API.
+func (c *redfishClient) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
 	var in io.Reader
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		in = bytes.NewReader(b)
+		in = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://rack"+path, in)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("OData-Version", "4.0")
+	if c.token != "" {
+		req.Header.Set("X-Auth-Token", c.token)
+	}
+	return req, nil
+}
+
+func (c *redfishClient) do(ctx context.Context, method, path string, body, into any) error {
+	_, err := c.exchange(ctx, method, path, body, into)
+	return err
+}
+
+// exchange sends a body as JSON, decodes the answer and returns its headers.
+func (c *redfishClient) exchange(ctx context.Context, method, path string, body, into any) (http.Header, error) {
+	var encoded []byte
+	if body != nil {
+		var err error
+		if encoded, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+	}
+	req, err := c.request(ctx, method, path, encoded)
+	if err != nil {
+		return nil, err
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if resp.StatusCode >= 300 {
-		return parseRedfishError(resp.StatusCode, b)
+		return nil, c.refused(resp.StatusCode, b)
 	}
 	if into == nil || len(b) == 0 {
-		return nil
+		return resp.Header, nil
 	}
 	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("decode %s: %w", path, err)
+		return nil, fmt.Errorf("decode %s: %w", path, err)
 	}
-	return nil
+	return resp.Header, nil
+}
+
+// refused is the error of an answer. A session that has ended is told with its cure.
+func (c *redfishClient) refused(status int, b []byte) error {
+	err := parseRedfishError(status, b)
+	if status == http.StatusUnauthorized && c.token != "" {
+		return hint(fmt.Errorf("the session at %s has ended", c.base), "log in again: racklet login --rack %s --user NAME", c.base)
+	}
+	return err
 }
 
 // explain turns a missing or dead socket into errNoRack.
 func (c *redfishClient) explain(err error) error {
+	if c.base != localBase {
+		return c.explainRemote(err)
+	}
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return errNoRack
 	}

@@ -22,6 +22,7 @@ type environment struct {
 	stdout, stderr io.Writer
 	state          string // --state
 	output         string // --output
+	rack           string // --rack: address of a rack on the network
 }
 
 // outputs are the forms that --output takes.
@@ -63,7 +64,10 @@ func newRoot(env *environment) *cobra.Command {
 		Short:         "A data-centre rack small enough to carry, verified from its BMC to its pods",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := env.checkRemote(c); err != nil {
+				return err
+			}
 			if !slices.Contains(outputs, env.output) {
 				return &usageError{fmt.Errorf("--output %q: want one of %s", env.output, strings.Join(outputs, ", "))}
 			}
@@ -73,6 +77,7 @@ func newRoot(env *environment) *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVar(&env.state, "state", defaultState(), "`directory` that holds the rack's state; another one is another rack")
+	root.PersistentFlags().StringVar(&env.rack, "rack", "", "`URL` of a rack on the network, https://HOST:PORT, to which one has logged in")
 	root.PersistentFlags().StringVarP(&env.output, "output", "o", "text", "form of the result: text, wide, json or yaml")
 	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	root.MarkPersistentFlagDirname("state")
@@ -92,7 +97,7 @@ func newRoot(env *environment) *cobra.Command {
 func commands(env *environment) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(env), newDown(env), newSimulate(env), newFault(env), newTour(env),
-		newStatus(env), newWatch(env), newWhy(env), newEvents(env), newUnit(env), newRack(env), newAccount(env), newCapture(env),
+		newStatus(env), newWatch(env), newWhy(env), newEvents(env), newUnit(env), newRack(env), newAccount(env), newAPI(env), newLogin(env), newLogout(env), newCapture(env),
 		newInit(env), newValidate(env), newSign(env),
 		newVersion(env),
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -42,17 +43,9 @@ func newUnitList(env *environment) *cobra.Command {
 		Short:   "List the units",
 		Example: "  racklet unit list -o wide\n  racklet unit list -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := env.client()
-			if err != nil {
-				return err
-			}
-			s, err := readStatus(c.Context(), client)
-			if err != nil {
-				return err
-			}
+		RunE: env.ofStatus(func(s *Status) error {
 			return env.print(s.Units, func(w io.Writer) error { return writeUnitList(w, s.Units, env.output == "wide") })
-		},
+		}),
 	}
 }
 
@@ -152,25 +145,16 @@ func newUnitLog(env *environment) *cobra.Command {
 		Example:           "  racklet unit log unit-1\n  racklet unit log unit-1 -o json",
 		Args:              exactUnit,
 		ValidArgsFunction: env.completeUnits,
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := env.client()
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, args []string) error {
+			if _, err := unitPath(ctx, client, args[0]); err != nil {
+				return err
+			}
+			entries, err := readEvents(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
-			if _, err := unitPath(c.Context(), client, args[0]); err != nil {
-				return err
-			}
-			entries, err := readEvents(c.Context(), client, args[0])
-			if err != nil {
-				return err
-			}
-			return env.print(entries, func(w io.Writer) error {
-				for _, e := range entries {
-					fmt.Fprintln(w, e.line())
-				}
-				return nil
-			})
-		},
+			return env.printEntries(entries)
+		}),
 	}
 }
 
@@ -194,16 +178,12 @@ func newUnitIdentify(env *environment) *cobra.Command {
 			}
 			return env.completeUnits(c, args, to)
 		},
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := env.client()
+		RunE: env.withClient(func(ctx context.Context, client *redfishClient, args []string) error {
+			path, err := unitPath(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
-			path, err := unitPath(c.Context(), client, args[0])
-			if err != nil {
-				return err
-			}
-			return client.patch(c.Context(), path, map[string]bool{"LocationIndicatorActive": len(args) == 1 || args[1] == "on"})
-		},
+			return client.patch(ctx, path, map[string]bool{"LocationIndicatorActive": len(args) == 1 || args[1] == "on"})
+		}),
 	}
 }
