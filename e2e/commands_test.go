@@ -209,26 +209,38 @@ func kill9(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: kill9")
 	}
-	b, err := os.ReadFile(filepath.Join(ts.Getenv("STATE"), "lock"))
-	ts.Check(err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	ts.Check(err)
-	if pid <= 1 {
-		ts.Fatalf("process %d", pid)
+	ts.Check(killDaemon(ts.Getenv("STATE")))
+}
+
+// killDaemon kills the daemon of a state directory and waits until it is gone.
+func killDaemon(state string) error {
+	b, err := os.ReadFile(filepath.Join(state, "lock"))
+	if err != nil {
+		return err
 	}
-	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
-	ts.Check(gone(pid))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("process %q: %v", b, err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if err := gone(pid); err != nil {
+		return err
+	}
 	// Its files close when the last of its threads is gone, which is later.
-	lock, err := os.Open(filepath.Join(ts.Getenv("STATE"), "lock"))
-	ts.Check(err)
+	lock, err := os.Open(filepath.Join(state, "lock"))
+	if err != nil {
+		return err
+	}
 	defer lock.Close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 		if err == nil {
-			return
+			return nil
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("kill9: the lock is not free: %v", err)
+			return fmt.Errorf("the lock is not free: %w", err)
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (r *rack) hosted() string {
 }
 
 // up starts the rack and waits until all units run.
-func (r *rack) up(t *testing.T, units int) {
+func (r *rack) up(t *testing.T, units int, more ...string) {
 	t.Helper()
 	t.Cleanup(func() {
 		if out, err := r.command("", nil, filepath.Join(r.bin, "racklet"), "down", "--state", r.state); err != nil {
@@ -122,7 +122,7 @@ func (r *rack) up(t *testing.T, units int) {
 			t.Logf("racklet.log:\n%s", log)
 		}
 	})
-	r.racklet(t, "up", "--units", fmt.Sprint(units), "--release", r.release)
+	r.racklet(t, append([]string{"up", "--units", fmt.Sprint(units), "--release", r.release}, more...)...)
 }
 
 // An entry of a BMC's log, as `racklet unit log -o json` prints it.

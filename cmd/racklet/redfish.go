@@ -90,12 +90,17 @@ func (c *redfishClient) exchange(ctx context.Context, method, path string, body,
 			return nil, err
 		}
 	}
-	req, err := c.request(ctx, method, path, encoded)
+	return c.send(ctx, method, path, "application/json", encoded, into)
+}
+
+// send sends a body of some kind, decodes the answer and returns its headers.
+func (c *redfishClient) send(ctx context.Context, method, path, kind string, body []byte, into any) (http.Header, error) {
+	req, err := c.request(ctx, method, path, body)
 	if err != nil {
 		return nil, err
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

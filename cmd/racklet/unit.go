@@ -13,9 +13,9 @@ func newUnit(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "unit",
 		GroupID: "operate",
-		Short:   "Operate one compute unit: power, reset, console, log, identify",
+		Short:   "Operate one compute unit: power, reset, console, log, identify, update",
 	}
-	c.AddCommand(newUnitList(env), newUnitPower(env), newUnitReset(env), newUnitConsole(env), newUnitLog(env), newUnitIdentify(env))
+	c.AddCommand(newUnitList(env), newUnitPower(env), newUnitReset(env), newUnitConsole(env), newUnitLog(env), newUnitIdentify(env), newUnitUpdate(env))
 	return c
 }
 

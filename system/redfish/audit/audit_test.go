@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func open(t *testing.T, dir string) *Log {
+func opened(t *testing.T, dir string) *Log {
 	t.Helper()
 	l, err := Open(dir)
 	if err != nil {
@@ -31,7 +31,7 @@ func fill(t *testing.T, l *Log, n int) {
 // TestPowerCut cuts the file at every byte of the last two lines: all whole lines stay, and the log goes on.
 func TestPowerCut(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, dir)
+	l := opened(t, dir)
 	fill(t, l, 3)
 	l.Close()
 	whole, err := os.ReadFile(filepath.Join(dir, "audit.jsonl"))
@@ -45,7 +45,7 @@ func TestPowerCut(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "audit.jsonl"), append(whole[:cut:cut], tail...), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			l := open(t, dir)
+			l := opened(t, dir)
 			want := strings.Count(string(whole[:cut]), "\n")
 			if got := l.Entries(); len(got) != want {
 				t.Fatalf("cut at %d of %d, tail %q: %d entries, want %d", cut, len(whole), tail, len(got), want)
@@ -55,7 +55,7 @@ func TestPowerCut(t *testing.T) {
 				t.Fatalf("cut at %d: sequence %d: %v", cut, e.Sequence, err)
 			}
 			l.Close()
-			if got := open(t, dir).Entries(); len(got) != want+1 || got[want].Who != "after" {
+			if got := opened(t, dir).Entries(); len(got) != want+1 || got[want].Who != "after" {
 				t.Fatalf("cut at %d: after the restart %d entries", cut, len(got))
 			}
 		}
@@ -64,9 +64,11 @@ func TestPowerCut(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, dir)
-	const n = 2500
-	l.bytes = 150_000
+	const n, size = 2500, 150_000
+	l, err := open(dir, size)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fill(t, l, n)
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
 	if len(files) != Files {
@@ -74,34 +76,44 @@ func TestRotation(t *testing.T) {
 	}
 	for _, f := range files {
 		info, err := os.Stat(f)
-		if err != nil || info.Size() > l.bytes || info.Mode().Perm() != 0o600 {
+		if err != nil || info.Size() > size || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v", f, info)
 		}
 	}
 	l.Close()
-	got := open(t, dir).Entries()
+	got := opened(t, dir).Entries()
 	if len(got) != Recent || got[Recent-1].Sequence != n || got[0].Sequence != n-Recent+1 {
 		t.Errorf("%d entries, last %d", len(got), got[len(got)-1].Sequence)
 	}
 	// A rotation that was cut between two renames loses nothing.
 	os.Rename(filepath.Join(dir, "audit.jsonl"), filepath.Join(dir, "audit.1.jsonl"))
-	if e, err := open(t, dir).Append(Entry{}); err != nil || e.Sequence != n+1 {
+	if e, err := opened(t, dir).Append(Entry{}); err != nil || e.Sequence != n+1 {
 		t.Errorf("after a cut rotation: %d %v", e.Sequence, err)
 	}
 }
 
 // TestFailure: an entry that cannot be written is an error, not a log line.
 func TestFailure(t *testing.T) {
-	l := open(t, t.TempDir())
+	dir := filepath.Join(t.TempDir(), "log")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := open(dir, 1) // a new file for each entry
+	if err != nil {
+		t.Fatal(err)
+	}
 	fill(t, l, 1)
-	l.mu.Lock()
-	l.f.Close()
-	l.mu.Unlock()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := l.Append(Entry{}); err == nil || l.Err() == nil {
-		t.Error("written to a closed file")
+		t.Error("written to a directory that is not there")
 	}
 	if n := len(l.Entries()); n != 1 {
 		t.Errorf("%d entries", n)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
 	}
 	if e, err := l.Append(Entry{}); err != nil || e.Sequence != 2 || l.Err() != nil {
 		t.Errorf("it does not come back: %d %v", e.Sequence, err)
