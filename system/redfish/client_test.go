@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -21,11 +22,15 @@ import (
 )
 
 // stream reads server-sent events until f is satisfied.
-func (s *service) stream(last string, f func(id string, e map[string]any) bool) {
+func (s *service) stream(last string, f func(id string, e map[string]any) bool, filter ...string) {
 	s.Helper()
+	query := ""
+	if len(filter) > 0 {
+		query = "?" + url.Values{"$filter": filter}.Encode()
+	}
 	ctx, cancel := context.WithTimeout(s.Context(), wait)
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, "GET", s.url+"/redfish/v1/EventService/SSE", nil)
+	req, _ := http.NewRequestWithContext(ctx, "GET", s.url+"/redfish/v1/EventService/SSE"+query, nil)
 	req.Header.Set("Accept", "text/event-stream")
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
@@ -218,11 +223,11 @@ func TestGofish(t *testing.T) {
 		t.Errorf("%d managers: %v", len(managers), err)
 	}
 	logs, err := one.LogServices()
-	if err != nil || len(logs) != 1 {
+	if err != nil || len(logs) != 2 {
 		t.Fatalf("%d logs: %v", len(logs), err)
 	}
 	s.until("the log has the boot", func() bool {
-		entries, err := logs[0].Entries()
+		entries, err := logs[slices.IndexFunc(logs, func(l *schemas.LogService) bool { return l.ID == "Log" })].Entries()
 		return err == nil && len(entries) > 3
 	})
 	if err := one.SetBoot(&schemas.Boot{BootSourceOverrideEnabled: schemas.OnceBootSourceOverrideEnabled,

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,7 +24,7 @@ const (
 // broadcast is a bounded ring of events and those who read it as they come.
 type broadcast struct {
 	mu      sync.Mutex
-	next    uint64
+	last    uint64 // number of the newest
 	ring    []sent
 	readers map[chan sent]bool
 	closed  bool
@@ -30,31 +33,27 @@ type broadcast struct {
 type sent struct {
 	id   uint64
 	data []byte
+	view object // what $filter of the stream sees of it
 }
 
-// newBroadcast starts numbering at first, which is above all numbers of earlier runs.
-func newBroadcast(first uint64) *broadcast {
-	return &broadcast{next: first, readers: map[chan sent]bool{}}
-}
+func newBroadcast() *broadcast { return &broadcast{readers: map[chan sent]bool{}} }
 
-// send numbers an event and passes it on. A reader that is too far behind loses
+// send passes an event on, whose number rises. A reader that is too far behind loses
 // its connection; it comes back with Last-Event-ID.
-func (b *broadcast) send(record object) {
+func (b *broadcast) send(number uint64, record object) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return
 	}
-	b.next++
-	id := strconv.FormatUint(b.next, 10)
-	record["EventId"] = id
+	b.last = number
 	data, err := json.Marshal(object{
-		"@odata.type": "#Event.v1_13_0.Event", "Id": id, "Name": "Event of the rack", "Events": []object{record},
+		"@odata.type": "#Event.v1_13_0.Event", "Id": record["EventId"], "Name": "Event of the rack", "Events": []object{record},
 	})
 	if err != nil { // an object of ours always marshals
 		return
 	}
-	e := sent{b.next, data}
+	e := sent{number, data, streamView(record)}
 	b.ring = append(b.ring, e)
 	if over := len(b.ring) - replay; over > 0 {
 		b.ring = append(b.ring[:0:0], b.ring[over:]...)
@@ -80,7 +79,7 @@ func (b *broadcast) read(last uint64, resume bool) ([]sent, chan sent, bool) {
 	var old []sent
 	if resume {
 		for i := range b.ring {
-			if b.ring[i].id > last || last > b.next {
+			if b.ring[i].id > last || last > b.last {
 				old = append(old, b.ring[i])
 			}
 		}
@@ -139,6 +138,11 @@ func (s *Service) serveSSE(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	wants, m, status := streamFilter(r.URL.RawQuery)
+	if status != 0 {
+		fail(w, status, m)
+		return
+	}
 	old, events, ok := s.events.read(last, text != "")
 	if !ok {
 		w.Header().Set("Retry-After", "5")
@@ -154,7 +158,9 @@ func (s *Service) serveSSE(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	fmt.Fprint(w, ": racklet\n\n")
 	for _, e := range old {
-		fmt.Fprintf(w, streamEvent, e.id, e.data)
+		if wants(e.view) {
+			fmt.Fprintf(w, streamEvent, e.id, e.data)
+		}
 	}
 	if c.Flush() != nil {
 		return
@@ -171,6 +177,9 @@ func (s *Service) serveSSE(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
+			if !wants(e.view) {
+				continue
+			}
 			fmt.Fprintf(w, streamEvent, e.id, e.data)
 		}
 		c.SetWriteDeadline(time.Now().Add(keepAlive))
@@ -178,4 +187,44 @@ func (s *Service) serveSSE(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// streamProperties are what $filter of the stream may name (DSP0266, 13.5.2 "Event message SSE stream", and the EventService schema,
+// SSEFilterPropertiesSupported).
+var streamProperties = []string{"EventFormatType", "MessageId", "OriginResource", "RegistryPrefix", "ResourceType"}
+
+func streamView(record object) object {
+	id, _ := record["MessageId"].(string)
+	prefix, _, _ := strings.Cut(id, ".")
+	origin := ""
+	if at, ok := record["OriginOfCondition"].(object); ok {
+		origin, _ = at["@odata.id"].(string)
+	}
+	return object{"EventFormatType": "Event", "MessageId": id, "OriginResource": origin, "RegistryPrefix": prefix, "ResourceType": typeOf(origin)}
+}
+
+// streamFilter reads the query of a stream: $filter and nothing else.
+func streamFilter(raw string) (wants predicate, m message, status int) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, msgQueryValue(shorten(raw), "query", "a well-formed query"), http.StatusBadRequest
+	}
+	wants = func(object) bool { return true }
+	for name, v := range values {
+		switch text := v[len(v)-1]; {
+		case name == "$filter":
+			const want = "an expression of eq, ne, and, or, not and parentheses over EventFormatType, MessageId, OriginResource, RegistryPrefix and ResourceType"
+			tokens, err := filterTokens(text)
+			if err == nil {
+				wants, err = parseFilter(text)
+			}
+			known := append([]string{"and", "or", "not", "eq", "ne", "(", ")"}, streamProperties...)
+			if err != nil || slices.ContainsFunc(tokens, func(t string) bool { return t[0] != '\'' && !slices.Contains(known, t) }) {
+				return nil, msgQueryValue(shorten(text), name, want), http.StatusBadRequest
+			}
+		case strings.HasPrefix(name, "$"):
+			return nil, msgQuery(shorten(name)), http.StatusNotImplemented
+		}
+	}
+	return wants, m, 0
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/racklet/racklet/rack"
 )
 
-// maxEntries bounds each journal in memory. Controllers keep their own rings over
-// restarts; a journal is read from them anew when the service starts.
+// maxEntries bounds each journal in memory. It is filled from the chronicle when the service starts.
 const maxEntries = 1000
 
 // entry is a log entry: an event of a controller, or a note of the service about one.
@@ -21,6 +20,7 @@ type entry struct {
 	slot    uint8
 	created time.Time
 	event   wire.Event
+	life    int // of the controller, as in its field of that name
 }
 
 // journal is the log of one controller, oldest first.
@@ -43,39 +43,6 @@ func (j *journal) find(id string) *entry {
 		}
 	}
 	return nil
-}
-
-// record logs an event of a controller and sends it to whoever listens.
-func (s *Service) record(c *controller, e *wire.Event) {
-	at := s.clock.Now()
-	if e.ClockSet && e.Millis > 0 && e.Millis < 1<<47 {
-		at = time.UnixMilli(int64(e.Millis))
-	}
-	id := strconv.FormatUint(uint64(e.Sequence), 10)
-	if c.life > 0 {
-		id = fmt.Sprintf("%d-%s", c.life+1, id)
-	}
-	s.enter(c, entry{id: id, created: at, event: *e})
-}
-
-// note logs what the service itself has to say about a controller.
-func (s *Service) note(c *controller, kind wire.EventKind, code uint16, text string) {
-	s.enter(c, entry{created: s.clock.Now(), event: wire.Event{Kind: kind, Code: code, Slot: c.eid.Slot(), Text: wire.MakeText64(text)}})
-}
-
-func (s *Service) enter(c *controller, e entry) {
-	e.source, e.slot = c.name, c.eid.Slot()
-	s.mu.Lock()
-	if e.id == "" {
-		c.log.notes++
-		e.id = "n" + strconv.Itoa(c.log.notes)
-	}
-	c.log.add(e)
-	s.mu.Unlock()
-	s.countEvent(c, &e)
-	record := s.eventRecord(&e)
-	s.events.send(record)
-	s.pushes.offer(&e, record)
 }
 
 // message is the entry in words.
@@ -237,46 +204,4 @@ func (s *Service) origin(e *entry) string {
 	return root + "/Managers/rmc"
 }
 
-// logURI is where a controller's log lives.
-func logURI(c *controller) string {
-	if c.eid.Slot() != 0 {
-		return root + "/Systems/" + c.name + "/LogServices/Log"
-	}
-	return root + "/Managers/rmc/LogServices/Log"
-}
-
-func (s *Service) entryObject(c *controller, e *entry) object {
-	return object{
-		"@odata.type": "#LogEntry.v1_21_0.LogEntry", "@odata.id": logURI(c) + "/Entries/" + e.id,
-		"Id": e.id, "Name": "Log entry " + e.id, "EntryType": "Event", "Created": stamp(e.created),
-		"Severity": e.severity(), "Message": e.message(), "MessageId": e.messageID(), "MessageArgs": []string{e.message()},
-		"Resolution": e.resolution(), "Links": object{"OriginOfCondition": ref(s.origin(e))},
-		"Oem": object{"Racklet": e.oem()},
-	}
-}
-
-// logService describes the log of a controller.
-func (s *Service) logService(c *controller) object {
-	return object{
-		"@odata.type": "#LogService.v1_9_0.LogService", "@odata.id": logURI(c), "Id": "Log", "Name": "Events of " + c.name,
-		"LogEntryType": "Event", "OverWritePolicy": "WrapsWhenFull", "MaxNumberOfRecords": maxEntries,
-		"ServiceEnabled": true, "DateTime": volatile{stamp(s.clock.Now())}, "DateTimeLocalOffset": "+00:00",
-		"Status": enabled(), "Entries": ref(logURI(c) + "/Entries"),
-	}
-}
-
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
-
-// announce sends an event that is about a resource of the service itself.
-func (s *Service) announce(at time.Time, m message, origin string) {
-	args := m.args
-	if args == nil {
-		args = []string{}
-	}
-	record := object{
-		"MemberId": "0", "EventType": "Event", "EventTimestamp": stamp(at), "MessageId": m.id, "MessageArgs": args,
-		"Message": m.text, "MessageSeverity": m.severity, "Severity": m.severity, "Resolution": m.resolution, "OriginOfCondition": ref(origin),
-	}
-	s.events.send(record)
-	s.pushes.queue(record)
-}

@@ -16,10 +16,13 @@ func (s *Service) addManagers(t *router) {
 		return members("ManagerCollection", uri, "RMC and BMCs", ids)
 	}})
 	t.add(rmcURI, resource{get: func([]string) object { return s.rmcManager() }})
-	t.add(rmcURI+"/LogServices", resource{get: func([]string) object {
-		return members("LogServiceCollection", rmcURI+"/LogServices", "Logs", []string{"Log"})
-	}})
-	s.addLog(t, rmcURI+"/LogServices/Log", func([]string) *controller { return &s.rmc })
+	s.addLogs(t, rmcURI, func([]string) (string, *controller) { return rmcURI, &s.rmc }, wholeLog)
+	s.addLogs(t, uri+"/*", func(p []string) (string, *controller) {
+		if u := s.byBMC(p[0]); u != nil {
+			return bmcURI(u), &u.controller
+		}
+		return "", nil
+	}, wholeLog)
 	t.add(uri+"/*", resource{get: func(p []string) object {
 		for _, u := range s.units {
 			if bmcID(u) == p[0] {
@@ -62,6 +65,7 @@ func (s *Service) bmcManager(u *unit) object {
 		"@odata.type": "#Manager.v1_24_0.Manager", "@odata.id": bmcURI(u), "Id": bmcID(u), "Name": "BMC of " + u.name,
 		"ManagerType": "BMC", "Status": s.status(&u.controller, state, health), "PowerState": "On",
 		"DateTimeLocalOffset": "+00:00",
+		"LogServices":         ref(bmcURI(u) + "/LogServices"),
 		"Links": object{
 			"ManagerForServers": []object{ref(systemURI(u))}, "ManagerForChassis": []object{ref(trayURI(u))},
 			"ManagerInChassis": ref(trayURI(u)), "ManagedBy": []object{ref(rmcURI)},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/firmware/wire/link"
 )
 
 // every calls f at once and then every interval until ctx ends.
@@ -166,27 +167,46 @@ func (s *Service) refresh(ctx context.Context, u *unit) (wire.UnitState, error) 
 // pollEvents reads what a controller has logged since.
 func (s *Service) pollEvents(ctx context.Context, c *controller) {
 	for range 64 { // a ring has an end; a lying controller may not
-		page, err := s.conn.ReadEvents(ctx, c.eid, c.after)
+		after := c.after
+		if c.unsure != nil {
+			after-- // to see that the newest event that was kept is still there, and the same
+		}
+		page, err := s.conn.ReadEvents(ctx, c.eid, after)
 		if err != nil {
 			return
 		}
-		if page.Newest < c.after { // another controller, or one that lost its memory
+		if page.Newest < c.after || !c.recognizes(&page) { // another controller, or one that lost its memory
 			s.log.Warn("a controller's log begins anew", "controller", c.name, "newest", page.Newest, "was", c.after)
-			c.after = 0
+			c.after, c.unsure = 0, nil
 			c.life++
 			continue
 		}
-		for i := range page.Events {
-			e := &page.Events[i]
-			if e.Sequence <= c.after {
-				return // a controller that repeats itself
-			}
-			c.after = e.Sequence
-			s.record(c, e)
+		fresh := page.Events
+		for len(fresh) > 0 && fresh[0].Sequence <= c.after && c.unsure != nil {
+			fresh = fresh[1:]
 		}
-		if len(page.Events) == 0 || c.after >= page.Newest {
+		c.unsure = nil
+		rising := 0
+		for rising < len(fresh) && fresh[rising].Sequence > c.after {
+			c.after = fresh[rising].Sequence
+			rising++
+		}
+		s.record(c, fresh[:rising])
+		if rising < len(fresh) {
+			return // a controller that repeats itself
+		}
+		if len(fresh) == 0 || c.after >= page.Newest {
 			c.after = max(c.after, page.Newest)
 			return
 		}
 	}
+}
+
+// recognizes says whether a page comes from the controller whose newest event was kept. One whose ring has moved on is
+// believed.
+func (c *controller) recognizes(page *link.EventPage) bool {
+	if c.unsure == nil || len(page.Events) == 0 || page.Events[0].Sequence > c.after {
+		return true
+	}
+	return *keepEvent(&page.Events[0]) == *c.unsure
 }

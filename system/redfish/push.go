@@ -51,16 +51,9 @@ type destination struct {
 	Headers     map[string]string `json:",omitempty"` // sent with each delivery, never shown
 	Pins        []string          `json:",omitempty"` // of the destination's TLS key
 	Filter      filter
-	Suspended   bool              `json:",omitempty"`
-	Delivered   map[string]cursor // by source: what arrived last
-	Lost        int               // events that did not find room in the queue
-}
-
-// cursor is the newest event of a controller that a destination has. Controllers keep their events over
-// restarts of the service, which reads them again: with the cursor none is lost and none comes twice.
-type cursor struct {
-	Sequence uint32
-	Created  time.Time
+	Suspended   bool   `json:",omitempty"`
+	Last        uint64 // number of the newest event that arrived; all before it did, or were not wanted
+	Lost        int    // events that did not find room in the queue
 }
 
 // filter says which events a destination wants; empty lists want all.
@@ -115,8 +108,7 @@ type push struct {
 }
 
 type queued struct {
-	source string
-	at     cursor // zero: not a controller's
+	number uint64
 	record object
 }
 
@@ -159,13 +151,13 @@ func openPushes(s *Service) (*pushes, error) {
 		return nil, fmt.Errorf("read subscriptions: %w", err)
 	}
 	var d pushDocument
-	if err := json.Unmarshal(b, &d); err != nil || d.Version != 1 || len(d.Destinations) > maxPushes {
+	if err := json.Unmarshal(b, &d); err != nil || d.Version < 1 || d.Version > 2 || len(d.Destinations) > maxPushes {
 		return nil, fmt.Errorf("read subscriptions: %s is damaged (%v)", name, err)
 	}
 	p.next, p.retry = d.Next, d.Retry
 	for _, e := range d.Destinations {
-		if e.Delivered == nil {
-			e.Delivered = map[string]cursor{}
+		if d.Version == 1 { // it had other numbers
+			e.Last = s.chronicle.last
 		}
 		p.all[e.ID] = newPush(e)
 	}
@@ -181,7 +173,7 @@ func (p *pushes) save() error {
 	if p.s.o.Dir == "" {
 		return nil
 	}
-	d := pushDocument{Version: 1, Next: p.next, Retry: p.retry, Destinations: []destination{}}
+	d := pushDocument{Version: 2, Next: p.next, Retry: p.retry, Destinations: []destination{}}
 	for _, id := range p.ids() {
 		d.Destinations = append(d.Destinations, p.all[id].destination)
 	}
@@ -257,23 +249,13 @@ func (p *pushes) start(e *push) {
 	p.wait.Go(func() { p.deliver(ctx, e) })
 }
 
-// offer queues an event for those who want it.
-func (p *pushes) offer(e *entry, record object) {
-	at := cursor{e.event.Sequence, e.created}
-	again := !strings.HasPrefix(e.id, "n") && !strings.Contains(e.id, "-") // it may have come before the service started
+// offer queues an event for those who want it and have not got it.
+func (p *pushes) offer(number uint64, record object) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range p.all {
-		have, ok := d.Delivered[e.source]
-		if again && ok && at.Sequence <= have.Sequence && !(e.event.ClockSet && at.Created.After(have.Created)) {
-			continue
-		}
-		if d.Filter.wants(record) {
-			q := queued{e.source, at, record}
-			if e.event.Sequence == 0 {
-				q.at = cursor{}
-			}
-			d.add(q)
+		if number > d.Last && (d.Filter.wants(record) || record["MessageId"] == testMessage) {
+			d.add(queued{number, record})
 		}
 	}
 }
@@ -338,11 +320,7 @@ func (p *pushes) settle(d *push, batch []queued, lost int, err error) time.Durat
 	if err == nil {
 		d.attempts, d.failure = 0, ""
 		d.queue = d.queue[max(len(batch)-(d.Lost-lost), 0):] // the oldest may have been pushed out meanwhile
-		for _, q := range batch {
-			if q.at.Sequence > 0 {
-				d.Delivered[q.source] = q.at
-			}
-		}
+		d.Last = batch[len(batch)-1].number
 		if err := p.save(); err != nil {
 			p.s.log.Warn("deliveries may come again after a restart", "error", err)
 		}
@@ -409,13 +387,15 @@ func (d *push) post(ctx context.Context, batch []queued) error {
 }
 
 // create adds a subscription. It begins with what comes from now on.
-func (p *pushes) create(d destination, now map[string]cursor) (string, error) {
+func (p *pushes) create(d destination) (string, error) {
+	p.s.chronicle.mu.Lock() // no event comes in between
+	defer p.s.chronicle.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.all) >= maxPushes {
 		return "", access.ErrFull
 	}
-	d.ID, d.Delivered = strconv.Itoa(p.next), now
+	d.ID, d.Last = strconv.Itoa(p.next), p.s.chronicle.last
 	e := newPush(d)
 	p.all[d.ID] = e
 	p.next++
@@ -462,15 +442,4 @@ func (p *pushes) remove(id string) error {
 		d.stop()
 	}
 	return nil
-}
-
-// queue queues an event of the service for those who want it.
-func (p *pushes) queue(record object) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, d := range p.all {
-		if d.Filter.wants(record) {
-			d.add(queued{record: record})
-		}
-	}
 }

@@ -86,6 +86,7 @@ type Service struct {
 	access    *access.Store
 	audit     *audit.Log
 	identity  *identity
+	chronicle *chronicle
 	pushes    *pushes
 	tasks     *tasks
 	updates   *updates
@@ -108,6 +109,7 @@ type controller struct {
 	online bool
 	log    journal
 	after  uint32     // sequence of the newest event that was read
+	unsure *keptEvent // newest event as it was kept, until the controller has shown that it is still the one that logged it
 	life   int        // counts controllers that began their log anew in this place
 	board  []byte     // fields of its board's FRU record; nil: not known
 	change sync.Mutex // held during a change, so that generations do not race
@@ -142,7 +144,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, log: o.Log, clock: o.Clock, start: o.Clock.Now()}
 	s.meters = newMeters(s)
-	s.events = newBroadcast(uint64(s.start.UnixMilli()))
+	s.events = newBroadcast()
 	s.rmc = controller{eid: wire.EIDRMC, name: "rmc"}
 	s.rack.SlotAgeMillis = never()
 	taken := map[uint8]string{}
@@ -172,9 +174,13 @@ func New(o Options) (*Service, error) {
 	if s.identity, err = newIdentity(o.Dir, o.Hosts, o.Clock); err != nil {
 		return nil, err
 	}
+	if s.chronicle, err = openChronicle(s); err != nil {
+		return nil, err
+	}
 	if s.pushes, err = openPushes(s); err != nil {
 		return nil, err
 	}
+	s.restore()
 	if s.tasks, err = openTasks(s); err != nil {
 		return nil, err
 	}
@@ -226,6 +232,7 @@ func (s *Service) Run(ctx context.Context) error {
 	wait.Wait()
 	s.events.close()
 	s.audit.Close()
+	s.chronicle.close()
 	for _, u := range s.units {
 		u.console.close()
 	}

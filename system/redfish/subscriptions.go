@@ -1,7 +1,6 @@
 package redfish
 
 import (
-	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -66,8 +65,8 @@ func (s *Service) eventService() object {
 		"ResourceTypes": []string{"ComputerSystem", "Manager", "Task", "EventService"}, "Severities": severities,
 		"ExcludeMessageId": true, "ExcludeRegistryPrefix": false, "IncludeOriginOfConditionSupported": false, "SubordinateResourcesSupported": true,
 		"SSEFilterPropertiesSupported": object{
-			"EventFormatType": false, "MessageId": false, "MetricReportDefinition": false, "OriginResource": false,
-			"RegistryPrefix": false, "ResourceType": false, "SubordinateResources": false,
+			"EventFormatType": true, "MessageId": true, "MetricReportDefinition": false, "OriginResource": true,
+			"RegistryPrefix": true, "ResourceType": true, "SubordinateResources": false,
 		},
 		"Subscriptions": ref(subscriptionsURI),
 		"Actions":       object{"#EventService.SubmitTestEvent": object{"target": eventServiceURI + "/Actions/EventService.SubmitTestEvent"}},
@@ -267,7 +266,7 @@ func (s *Service) postSubscription(w http.ResponseWriter, r *http.Request, _ []s
 	}, "Destination", "Protocol") {
 		return
 	}
-	id, err := s.pushes.create(d, s.newest())
+	id, err := s.pushes.create(d)
 	if err != nil {
 		s.failAccess(w, r, err)
 		return
@@ -308,25 +307,6 @@ func headerName(text string) bool {
 	})
 }
 
-// newest is where the logs of the controllers end now.
-func (s *Service) newest() map[string]cursor {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	now := map[string]cursor{}
-	note := func(c *controller) {
-		for i := range c.log.entries {
-			if e := &c.log.entries[i]; e.event.Sequence > 0 {
-				now[c.name] = cursor{e.event.Sequence, e.created}
-			}
-		}
-	}
-	note(&s.rmc)
-	for _, u := range s.units {
-		note(&u.controller)
-	}
-	return now
-}
-
 func (s *Service) patchSubscription(w http.ResponseWriter, r *http.Request, p []string, body object) {
 	current := s.subscription(p[0])
 	if current == nil {
@@ -359,6 +339,9 @@ func (s *Service) patchSubscription(w http.ResponseWriter, r *http.Request, p []
 	s.answer(w, r, func() object { return s.subscription(p[0]) })
 }
 
+// testMessage goes to everybody who listens, whatever they filter.
+const testMessage = registryPrefix + "TestEvent"
+
 // postTestEvent sends an event to everybody who listens, whatever they filter.
 func (s *Service) postTestEvent(w http.ResponseWriter, r *http.Request, _ []string, body object) {
 	text := "A test event."
@@ -370,15 +353,6 @@ func (s *Service) postTestEvent(w http.ResponseWriter, r *http.Request, _ []stri
 	}) {
 		return
 	}
-	record := object{
-		"MemberId": "0", "EventType": "Event", "EventTimestamp": stamp(s.clock.Now()), "MessageId": registryPrefix + "TestEvent", "MessageArgs": []string{text},
-		"Message": text, "MessageSeverity": "OK", "Severity": "OK", "Resolution": "None.", "OriginOfCondition": ref(eventServiceURI),
-	}
-	s.events.send(record)
-	s.pushes.mu.Lock()
-	for _, d := range s.pushes.all {
-		d.add(queued{record: maps.Clone(record)})
-	}
-	s.pushes.mu.Unlock()
+	s.announce(s.clock.Now(), message{id: testMessage, text: text, severity: "OK", resolution: "None.", args: []string{text}}, eventServiceURI)
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -53,15 +53,12 @@ func (s *Service) addSystems(t *router) {
 		return members("BootOptionCollection", systemURI(u)+"/BootOptions", "Boot slots", slotRefs[:])
 	})})
 	t.add(one+"/BootOptions/*", resource{get: s.ofUnit(s.bootOption)})
-	t.add(one+"/LogServices", resource{get: s.ofUnit(func(u *unit, _ []string) object {
-		return members("LogServiceCollection", systemURI(u)+"/LogServices", "Logs", []string{"Log"})
-	})})
-	s.addLog(t, one+"/LogServices/Log", func(p []string) *controller {
+	s.addLogs(t, one, func(p []string) (string, *controller) {
 		if u := s.byName(p[0]); u != nil {
-			return &u.controller
+			return systemURI(u), &u.controller
 		}
-		return nil
-	})
+		return "", nil
+	}, wholeLog, bootLog)
 	for uri, serve := range map[string]func(http.ResponseWriter, *http.Request, *unit){"": s.serveConsole, "/Recording": s.serveRecording} {
 		t.add(one+"/Oem/Racklet/Console"+uri, resource{raw: func(w http.ResponseWriter, r *http.Request, p []string) {
 			if u := s.byName(p[0]); u != nil {
@@ -71,38 +68,6 @@ func (s *Service) addSystems(t *router) {
 			fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
 		}})
 	}
-}
-
-// addLog adds the resources of one controller's log.
-func (s *Service) addLog(t *router, uri string, find func([]string) *controller) {
-	t.add(uri, resource{get: func(p []string) object {
-		if c := find(p); c != nil {
-			return s.logService(c)
-		}
-		return nil
-	}})
-	t.add(uri+"/Entries", resource{get: func(p []string) object {
-		c := find(p)
-		if c == nil {
-			return nil
-		}
-		list := make([]object, len(c.log.entries))
-		for i := range c.log.entries {
-			list[i] = s.entryObject(c, &c.log.entries[i])
-		}
-		return object{
-			"@odata.type": "#LogEntryCollection.LogEntryCollection", "@odata.id": logURI(c) + "/Entries", "Name": "Events of " + c.name,
-			"Members@odata.count": len(list), "Members": list,
-		}
-	}})
-	t.add(uri+"/Entries/*", resource{get: func(p []string) object {
-		if c := find(p); c != nil {
-			if e := c.log.find(p[len(p)-1]); e != nil {
-				return s.entryObject(c, e)
-			}
-		}
-		return nil
-	}})
 }
 
 // status is the standard's Status of what a controller stands for.
