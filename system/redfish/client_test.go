@@ -160,11 +160,12 @@ func TestEvidence(t *testing.T) {
 		t.Fatalf("%d %s", resp.StatusCode, b)
 	}
 	got, err := base64.StdEncoding.DecodeString(v.SignedMeasurements)
-	if err != nil || string(got) != "evidence"+strings.Repeat("Z", 32) || v.SigningAlgorithm != "Ed25519" {
+	if err != nil || string(got) != "evidence"+strings.Repeat("Z", 32) || v.SigningAlgorithm != "EdDSA ed25519" {
 		t.Errorf("evidence %q: %v", got, err)
 	}
 	for body, want := range map[string]string{
-		`{}`:                              "ActionParameterMissing",
+		`{"MeasurementIndices":[1]}`:      "ActionParameterValueNotInList",
+		`{"SlotId":1}`:                    "ActionParameterValueNotInList",
 		`{"Nonce":"5a"}`:                  "ActionParameterValueFormatError",
 		`{"Nonce":7}`:                     "ActionParameterValueFormatError",
 		`{"Nonce":"` + nonce + `","A":1}`: "ActionParameterUnknown",
@@ -172,6 +173,21 @@ func TestEvidence(t *testing.T) {
 		if resp, b := s.do("POST", path, body); resp.StatusCode != 400 || firstMessage(t, b).MessageID != "Base.1.22."+want {
 			t.Errorf("%s: %d %s", body, resp.StatusCode, b)
 		}
+	}
+	var two []string
+	for range 2 { // without a nonce the service chooses one, another each time
+		resp, b := s.do("POST", path, `{"MeasurementIndices":[255],"SlotId":0}`)
+		if json.Unmarshal(b, &v) != nil || resp.StatusCode != 200 {
+			t.Errorf("no nonce: %d %s", resp.StatusCode, b)
+		}
+		two = append(two, v.SignedMeasurements)
+	}
+	if two[0] == two[1] {
+		t.Error("the service chooses the same nonce twice")
+	}
+	var c struct{ LastUpdated string }
+	if s.get("/redfish/v1/ComponentIntegrity/bmc-1", &c); c.LastUpdated == "" {
+		t.Error("not updated")
 	}
 	s.rack.BMCs[1].SetFaults(wiretest.Faults{Code: wire.CodeNotReady})
 	if resp, b := s.do("POST", path, `{"Nonce":"`+nonce+`"}`); resp.StatusCode != 409 {

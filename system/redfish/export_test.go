@@ -38,7 +38,7 @@ func (s *Service) Routes() (all []Route) {
 func Forms() map[string]string { return forms }
 
 // Unlinked are resources to which no reference leads, but a URI in a property.
-var Unlinked = []string{rackletRegistryURI, privilegeRegistryURI, root + "/Systems/unit-1/ResetActionInfo"}
+var Unlinked = []string{rackletRegistryURI, privilegeRegistryURI, root + "/Systems/unit-1/ResetActionInfo", root + "/ComponentIntegrity/bmc-1/" + signedInfo}
 
 // AddUnlisted adds a resource that the table of privileges does not know.
 func (s *Service) AddUnlisted(uri string) {

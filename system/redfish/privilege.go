@@ -158,6 +158,7 @@ var forms = map[string]string{
 	httpsCertificatesURI + "/*":                            "Certificate",
 	root + "/ComponentIntegrity":                           "ComponentIntegrityCollection",
 	root + "/ComponentIntegrity/*":                         "ComponentIntegrity",
+	root + "/ComponentIntegrity/*/" + signedInfo:           "ActionInfo",
 	root + "/ComponentIntegrity/*/Actions/" + signedAction: "ComponentIntegrity",
 
 	root + "/AccountService":          "AccountService",

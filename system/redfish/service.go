@@ -126,6 +126,7 @@ type unit struct {
 	asked    time.Time // when the report was asked for
 	console  *console
 	applied  bool
+	quoted   time.Time // when it gave evidence last
 	updating bool      // its idle slot is being written by this service
 	stageAt  time.Time // when the present stage was first seen
 	boot     bootTimes
