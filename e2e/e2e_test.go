@@ -99,6 +99,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":         await,
 			"expire":        expire,
+			"facts":         facts,
 			"forge":         forge,
 			"githost":       gitHost,
 			"inorder":       inOrder,

@@ -393,7 +393,8 @@ var families = []family{
 	eachUnit("condition", "1 for each condition that holds.", []string{"condition"}, func(_ *Service, u *unit, add func(float64, ...string)) {
 		for _, c := range conditions {
 			if !u.seen.IsZero() {
-				add(truth(u.state.Flags&c.flag != 0), c.name)
+				stale := c.flag == wire.FlagStale && u.report.Age != wire.AgeNever && u.report.Report.Stale // the unit says so itself
+				add(truth(u.state.Flags&c.flag != 0 || stale), c.name)
 			}
 		}
 	}),
