@@ -125,7 +125,7 @@ func compareFacts(ts *testscript.TestScript) (wrong map[string]string, err error
 				return nil, err
 			}
 			var o map[string]any
-			if err := json.Unmarshal([]byte(b), &o); err != nil {
+			if err := json.Unmarshal(b, &o); err != nil {
 				return nil, err
 			}
 			members, _ := o["Members"].([]any)
@@ -143,11 +143,11 @@ func compareFacts(ts *testscript.TestScript) (wrong map[string]string, err error
 	if err != nil {
 		return nil, err
 	}
-	t.metrics = strings.Split(text, "\n")
+	t.metrics = strings.Split(string(text), "\n")
 	if text, err = racklet(ts, "status", "-o", "json"); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal([]byte(text), &t.status); err != nil {
+	if err := json.Unmarshal(text, &t.status); err != nil {
 		return nil, err
 	}
 	if t.after, err = read(); err != nil {
