@@ -36,3 +36,9 @@ func (s *Service) Metrics() (all []Metric) {
 }
 
 var described = regexp.MustCompile(`^Desc{fqName: "(.*)", help: "(.*)", constLabels: {}, variableLabels: {(.*)}}$`)
+
+// AppendJSON encodes a value, Volatile values among them.
+func AppendJSON(v any) ([]byte, error) { return appendJSON(nil, v, nil) }
+
+// Volatile marks a value that changes by itself.
+func Volatile(v any) any { return volatile{v} }

@@ -1,8 +1,6 @@
 package redfish
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -167,46 +165,6 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, who *principal) 
 	return form
 }
 
-func (s *Service) serveGet(w http.ResponseWriter, r *http.Request, res *resource, p []string, path string, who *principal) {
-	if !acceptsJSON(r.Header.Values("Accept")) {
-		fail(w, http.StatusNotAcceptable, msgNotAcceptable())
-		return
-	}
-	q, m, status := parseQuery(r.URL.RawQuery)
-	if status != 0 {
-		fail(w, status, m)
-		return
-	}
-	s.mu.RLock()
-	o := res.get(p)
-	steady := false
-	if o != nil {
-		_, steady = entityTag(o)
-		whole := false
-		q.may = func(res *resource, p []string) bool { return readableBy(who, res, p) }
-		o, whole, m, status = q.apply(s, o, path)
-		steady = steady && whole
-	}
-	s.mu.RUnlock()
-	switch {
-	case status != 0:
-		fail(w, status, m)
-		return
-	case o == nil:
-		w.Header().Del("Allow")
-		fail(w, http.StatusNotFound, msgNotFound(shorten(r.URL.Path)))
-		return
-	}
-	etag, _ := o["@odata.etag"].(string)
-	// What has readings in it is never "not modified": they are not in its ETag. Nor is what a query made of it.
-	if none := r.Header.Get("If-None-Match"); none != "" && steady && matches(none, etag) {
-		w.Header().Set("ETag", etag)
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	s.write(w, r, http.StatusOK, o)
-}
-
 func (s *Service) servePatch(w http.ResponseWriter, r *http.Request, res *resource, p []string, who *principal) {
 	if !s.current(w, r, res, p) {
 		return
@@ -258,30 +216,18 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, get func() obje
 }
 
 func (s *Service) write(w http.ResponseWriter, r *http.Request, status int, o object) {
-	h := w.Header()
-	if _, is := o["@odata.id"]; is {
-		etag, tagged := o["@odata.etag"].(string)
-		if !tagged {
-			etag, _ = entityTag(o)
-			o["@odata.etag"] = etag
-		}
-		h.Set("ETag", etag)
-		if kind, _ := o["@odata.type"].(string); kind != "" {
-			h.Set("Link", "<http://redfish.dmtf.org/schemas/v1/"+schemaFile(kind)+">; rel=describedby")
-		}
-	}
-	b, err := json.Marshal(o)
-	if err != nil {
-		s.log.Error("encode an answer", "path", r.URL.Path, "error", err)
-		fail(w, http.StatusInternalServerError, msgInternal())
+	a := s.encode(r, o)
+	if a.status != http.StatusOK {
+		fail(w, a.status, a.wrong)
 		return
 	}
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Content-Length", fmt.Sprint(len(b)))
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		w.Write(b)
+	if a.etag != "" {
+		w.Header().Set("ETag", a.etag)
 	}
+	if a.link != "" {
+		w.Header().Set("Link", a.link)
+	}
+	a.send(w, r, status)
 }
 
 // writeJSON sends what is no resource.
@@ -299,44 +245,6 @@ func writeJSON(w http.ResponseWriter, o object) {
 func schemaFile(kind string) string {
 	kind = strings.TrimPrefix(kind, "#")
 	return kind[:max(strings.LastIndexByte(kind, '.'), 0)] + ".json"
-}
-
-// entityTag is a strong ETag over everything but volatile values. Steady says
-// that there are none of those.
-func entityTag(o object) (tag string, steady bool) {
-	steady = true
-	b, _ := json.Marshal(still(o, &steady))
-	sum := sha256.Sum256(b)
-	return `"` + hex.EncodeToString(sum[:12]) + `"`, steady
-}
-
-func still(v any, steady *bool) any {
-	switch v := v.(type) {
-	case volatile:
-		*steady = false
-		return nil
-	case object:
-		c := make(object, len(v))
-		for k, e := range v {
-			if k != "@odata.etag" {
-				c[k] = still(e, steady)
-			}
-		}
-		return c
-	case []object:
-		c := make([]any, len(v))
-		for i, e := range v {
-			c[i] = still(e, steady)
-		}
-		return c
-	case []any:
-		c := make([]any, len(v))
-		for i, e := range v {
-			c[i] = still(e, steady)
-		}
-		return c
-	}
-	return v
 }
 
 // matches compares an If-Match or If-None-Match list with an ETag, strongly (RFC 9110, 8.8.3.2).

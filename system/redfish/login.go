@@ -1,7 +1,6 @@
 package redfish
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,7 +77,15 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, who *principal)
 	http.NewResponseController(w).SetWriteDeadline(began.Add(writeBound))
 	answer, form := &statusWriter{ResponseWriter: w}, ""
 	w = answer
-	defer func() { s.meters.request(form, r.Method, cmp.Or(answer.status, http.StatusOK), time.Since(began)) }()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		answer.answers = &s.answers
+	}
+	defer func() {
+		if answer.status == 0 {
+			answer.first(http.StatusOK)
+		}
+		s.meters.request(form, r.Method, answer.status, time.Since(began))
+	}()
 	var wrong error
 	if who == nil {
 		who, wrong = s.authenticate(r)

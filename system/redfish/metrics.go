@@ -94,21 +94,30 @@ func (m *meters) request(form, method string, status int, took time.Duration) {
 // statusWriter notes the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
-	status int
+	status  int
+	answers *answers // of a request that may change something; else nil
+}
+
+// first notes that the answer begins. Who has it reads nothing from before the change.
+func (w *statusWriter) first(status int) {
+	if w.answers != nil {
+		w.answers.changed()
+	}
+	w.status = status
 }
 
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 || w.status < http.StatusOK {
-		w.status = status
+	if w.status < http.StatusOK {
+		w.first(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *statusWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
+	if w.status < http.StatusOK {
+		w.first(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(b)
 }
@@ -116,6 +125,7 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 // countEvent counts an entry of a log. Controllers keep their events, and a service that starts reads those again
 // that an earlier one has counted: only new ones count.
 func (s *Service) countEvent(c *controller, e *entry) {
+	s.answers.changed()
 	if u := s.byName(c.name); u != nil && c == &u.controller && e.event.Kind == wire.EventStage {
 		s.timeStage(u, e)
 	}

@@ -127,7 +127,9 @@ func (q *query) apply(s *Service, o object, path string) (out object, whole bool
 			o, members, isCollection = one, nil, false
 		}
 	}
-	o["@odata.etag"], _ = entityTag(o)
+	if _, tagged := o["@odata.etag"]; !tagged {
+		o["@odata.etag"], _ = entityTag(o)
+	}
 	if isCollection {
 		if q.filter != nil {
 			whole = false

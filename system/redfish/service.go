@@ -92,6 +92,7 @@ type Service struct {
 	updates   *updates
 	strangers allowance
 	meters    *meters
+	answers   answers
 
 	mu    sync.RWMutex // guards what follows, and the mutable part of controllers
 	rmc   controller
