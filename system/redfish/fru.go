@@ -1,6 +1,7 @@
 package redfish
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -19,6 +20,9 @@ func (s *Service) pollBoard(ctx context.Context, c *controller, last time.Time) 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !bytes.Equal(c.board, fields) {
+		s.answers.changed()
+	}
 	c.board = fields
 	return now
 }

@@ -58,6 +58,9 @@ func (s *Service) pollRMC(ctx context.Context) {
 			return
 		}
 		s.mu.Lock()
+		if unmeasuredRack(state) != unmeasuredRack(s.rack) {
+			s.answers.changed()
+		}
 		s.rack = state
 		s.mu.Unlock()
 		if now := s.clock.Now(); now.Sub(clock) >= setClock || state.Flags&wire.RackClockSet == 0 {
@@ -86,6 +89,7 @@ func (s *Service) pollPolicies(ctx context.Context, told bool) bool {
 	}
 	s.mu.Lock()
 	s.rules = rules
+	s.answers.changed()
 	s.mu.Unlock()
 	if told {
 		return true
@@ -126,6 +130,9 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 			if r, err := s.conn.Report(ctx, u.eid); err == nil {
 				report = now
 				s.mu.Lock()
+				if unmeasuredReport(r.Report) != unmeasuredReport(u.report.Report) {
+					s.answers.changed()
+				}
 				u.report, u.asked = r, now
 				s.mu.Unlock()
 			}
@@ -134,6 +141,9 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 			if i, err := s.conn.Slots(ctx, u.eid); err == nil {
 				slots = now
 				s.mu.Lock()
+				if u.slots != i {
+					s.answers.changed()
+				}
 				u.slots = i
 				s.mu.Unlock()
 			}
@@ -160,8 +170,32 @@ func (s *Service) refresh(ctx context.Context, u *unit) (wire.UnitState, error) 
 	if state.Stage != u.state.Stage || u.stageAt.IsZero() {
 		u.stageAt = s.clock.Now()
 	}
+	if unmeasured(state) != unmeasured(u.state) {
+		s.answers.changed()
+	}
 	u.state = state
 	return state, nil
+}
+
+// unmeasured is a state without what is measured and counted all the time: what ETags are made of, and what kept answers
+// are not to be older than.
+func unmeasured(st wire.UnitState) wire.UnitState {
+	st.Milliwatts, st.Millivolts, st.Milliamps, st.MilliCelsius, st.Millijoules, st.RailMillis, st.ConsoleEnd = 0, 0, 0, 0, 0, 0, 0
+	return st
+}
+
+func unmeasuredRack(st wire.RackState) wire.RackState {
+	st.Milliwatts, st.Millijoules, st.SupplyMillivolts, st.InletMilliCelsius, st.UptimeMillis, st.FrameErrors = 0, 0, 0, 0, 0, 0
+	st.SlotAgeMillis = [wire.MaxSlots]uint32{}
+	for i := range st.Fans {
+		st.Fans[i].RPM, st.Fans[i].DutyPercent = 0, 0
+	}
+	return st
+}
+
+func unmeasuredReport(r wire.Report) wire.Report {
+	r.UptimeSeconds, r.CPUPermille, r.MemoryUsedKiB = 0, 0, 0
+	return r
 }
 
 // pollEvents reads what a controller has logged since.
