@@ -35,6 +35,11 @@ type desiredState struct {
 	where  rack.Repository
 	anchor source.Anchor
 
+	// What the hardware was told last, and the units to which it is still to be said: their BMCs were silent.
+	units   []*rack.ComputeUnit
+	power   *rack.PowerPolicy
+	pending map[string]bool
+
 	// accepted is told of each state that was verified, nil: nobody is.
 	accepted func(*source.Verified) error
 }
@@ -386,6 +391,9 @@ func (d *desiredState) follow(ctx context.Context, c *redfishClient, units []*ra
 	var refused string
 	published, stamped := d.published(), time.Now()
 	return poll(ctx, every, func() (bool, error) {
+		if err := d.applyPending(ctx, c); err != nil && ctx.Err() == nil {
+			d.log.Warn("desired state could not be applied", "error", err)
+		}
 		if d.external.URL == "" {
 			if time.Since(stamped) > stampEvery {
 				stamped = time.Now()
@@ -446,23 +454,40 @@ func withObjects(units []*rack.ComputeUnit, set *manifest.Set) []*rack.ComputeUn
 }
 
 // apply tells the management API what the objects say of the hardware. What
-// already is so causes no action there.
+// already is so causes no action there. Units whose BMC is silent are told when it answers.
 func (d *desiredState) apply(ctx context.Context, c *redfishClient, set *manifest.Set, units []*rack.ComputeUnit) error {
 	var errs []error
 	thermal, power := set.Thermal[set.Rack.Spec.ThermalPolicy], set.Power[set.Rack.Spec.PowerPolicy]
 	if thermal != nil && power != nil {
 		errs = append(errs, c.patch(ctx, "/redfish/v1/Chassis/rack", policyPatch(&thermal.Spec, &power.Spec)))
 	}
+	d.units, d.power, d.pending = units, power, map[string]bool{}
+	for _, u := range units {
+		d.pending[u.Metadata.Name] = true
+	}
+	return errors.Join(append(errs, d.applyPending(ctx, c))...)
+}
+
+// applyPending tells those units what they shall be that were not told yet and whose BMC answers.
+func (d *desiredState) applyPending(ctx context.Context, c *redfishClient) error {
+	if len(d.pending) == 0 {
+		return nil
+	}
 	present, err := readUnits(ctx, c)
 	if err != nil {
 		return err
 	}
-	for _, u := range units {
+	var errs []error
+	for _, u := range d.units {
 		i := indexUnit(present, u.Metadata.Name)
-		if i < 0 {
+		if i < 0 || !present[i].Available || !d.pending[u.Metadata.Name] {
 			continue
 		}
-		errs = append(errs, applyUnit(ctx, c, u, &present[i], power))
+		if err := applyUnit(ctx, c, u, &present[i], d.power); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(d.pending, u.Metadata.Name)
 	}
 	return errors.Join(errs...)
 }

@@ -1,8 +1,16 @@
 package main
 
 import (
+	"io"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/racklet/racklet/firmware/wire"
+	"github.com/racklet/racklet/firmware/wire/wiretest"
+	"github.com/racklet/racklet/rack"
+	"github.com/racklet/racklet/rack/manifest"
 )
 
 // TestHostEgress shows which ways open for the repository that an operator
@@ -50,5 +58,48 @@ func TestHostEgress(t *testing.T) {
 		if strings.Join(allow, " ") != c.allow || strings.Join(forwards, " ") != c.forward || strings.Join(way.hosts, " ") != c.host {
 			t.Errorf("%s: %+v", c.url, way)
 		}
+	}
+}
+
+// TestDesiredState: a unit is told what it shall be, once its BMC answers, and a second time nothing.
+func TestDesiredState(t *testing.T) {
+	state := t.TempDir()
+	_, r := managedRack(t, state)
+	b := r.BMCs[1]
+	env := &environment{state: state, stderr: io.Discard}
+	client, err := env.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	available := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if units, err := readUnits(t.Context(), client); err == nil && len(units) == 1 && units[0].Available == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the BMC never becomes available: %v", want)
+			}
+		}
+	}
+	available(true)
+	b.SetFaults(wiretest.Faults{Silent: true})
+	available(false)
+	unit := &rack.ComputeUnit{Metadata: rack.Metadata{Name: "unit-1"}, Spec: rack.ComputeUnitSpec{Slot: 1, Power: rack.PowerOn, IdentifyLED: true, PowerCap: 7}}
+	d := &desiredState{log: slog.New(slog.DiscardHandler)}
+	if err := d.apply(t.Context(), client, &manifest.Set{Rack: &rack.Rack{}}, []*rack.ComputeUnit{unit}); err != nil || len(d.pending) != 1 {
+		t.Fatalf("with a silent BMC: %d pending, %v", len(d.pending), err)
+	}
+	b.SetFaults(wiretest.Faults{})
+	available(true)
+	if err := d.applyPending(t.Context(), client); err != nil || len(d.pending) != 0 {
+		t.Fatalf("%d pending, %v", len(d.pending), err)
+	}
+	st := b.State()
+	if st.Power != wire.PowerOn || !st.LED || st.CapMilliwatts != 7000 {
+		t.Errorf("the BMC was told %+v", st)
+	}
+	if err := d.apply(t.Context(), client, &manifest.Set{Rack: &rack.Rack{}}, []*rack.ComputeUnit{unit}); err != nil || b.State().DesiredGeneration != st.DesiredGeneration {
+		t.Errorf("told again: generation %d, then %d: %v", st.DesiredGeneration, b.State().DesiredGeneration, err)
 	}
 }

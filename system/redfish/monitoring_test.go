@@ -251,6 +251,13 @@ func TestMonitoring(t *testing.T) {
 			}
 		}
 	}
+	for _, u := range o.Units {
+		on := "/redfish/v1/Systems/" + u.Metadata.Name
+		until(u.Metadata.Name+" answers", func() bool { return strings.Contains(n.own("GET", on, "").Body.String(), `"Available":true`) })
+		if w := n.own("POST", on+"/Actions/ComputerSystem.Reset", `{"ResetType":"On"}`); w.Code != 204 {
+			t.Fatalf("switch %s on: %d %s", u.Metadata.Name, w.Code, w.Body)
+		}
+	}
 	until("units run", func() bool { return p.count(`racklet_unit_stage{stage="running"} == 1`) == 2 })
 
 	rules := alertRules(t)

@@ -118,9 +118,6 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 				clock = now
 			}
 		}
-		if !u.applied {
-			u.applied = s.apply(ctx, u, &state)
-		}
 		s.showLED(ctx, u, state.LED)
 		events := state.LastEvent != u.after
 		if events {

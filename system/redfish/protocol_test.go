@@ -94,6 +94,10 @@ func TestEveryResource(t *testing.T) {
 func TestProtocol(t *testing.T) {
 	s := start(t, description(2, "Off"))
 	const unit = "/redfish/v1/Systems/unit-1"
+	s.until("the board says who it is", func() bool { // which changes the ETag once
+		_, b := s.do("GET", unit, "")
+		return strings.Contains(string(b), `"SerialNumber"`)
+	})
 	resp, _ := s.do("GET", unit, "")
 	etag := resp.Header.Get("ETag")
 	resp, _ = s.do("GET", "/redfish/v1/Systems", "")

@@ -39,7 +39,7 @@ import (
 type Options struct {
 	Line  io.ReadWriteCloser  // serial line to the RMC; Run closes it
 	Rack  *rack.Rack          // the rack's description
-	Units []*rack.ComputeUnit // its compute units
+	Units []*rack.ComputeUnit // its compute units; what they shall do, clients say
 	// Thermal and Power are the policies that the RMC shall work by. They are given to it when it
 	// answers first and has others. Nil: it keeps those it has.
 	Thermal *rack.ThermalPolicy
@@ -126,7 +126,6 @@ type unit struct {
 	report   link.AgedReport
 	asked    time.Time // when the report was asked for
 	console  *console
-	applied  bool
 	quoted   time.Time // when it gave evidence last
 	updating bool      // its idle slot is being written by this service
 	stageAt  time.Time // when the present stage was first seen
@@ -268,33 +267,6 @@ func (s *Service) setPolicies(ctx context.Context, change func(*wire.Policies)) 
 	return nil
 }
 
-// apply gives a BMC what its unit's description says and it does not have: power cap and
-// identify LED; and power on, if it was never told anything.
-func (s *Service) apply(ctx context.Context, u *unit, state *wire.UnitState) bool {
-	spec := &u.spec.Spec
-	d := wire.Desired{BootSlot: wire.SlotNone}
-	if want := milli(float64(spec.PowerCap)); state.CapMilliwatts != want {
-		d.Mask |= wire.DesiredCap
-		d.CapMilliwatts = want
-	}
-	if state.LED != spec.IdentifyLED {
-		d.Mask |= wire.DesiredLED
-		d.LED = spec.IdentifyLED
-	}
-	if state.DesiredGeneration == 0 && spec.Power == "On" {
-		d.Mask |= wire.DesiredPower
-		d.Power = wire.PowerOn
-	}
-	if d.Mask == 0 {
-		return true
-	}
-	if err := s.desire(ctx, u, d); err != nil {
-		s.log.Warn("apply the unit's description", "unit", u.name, "error", err)
-		return false
-	}
-	return true
-}
-
 // desire sets the desired state of a unit under a new generation and reads it back.
 func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
 	u.change.Lock()
@@ -302,6 +274,9 @@ func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
 	state, err := s.conn.UnitState(ctx, u.eid)
 	if err != nil {
 		return err
+	}
+	if d.Mask = news(&d, &state); d.Mask == 0 {
+		return nil
 	}
 	d.Generation = state.DesiredGeneration + 1
 	g, err := s.conn.SetDesired(ctx, u.eid, &d)
@@ -313,6 +288,21 @@ func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
 	}
 	_, err = s.refresh(ctx, u)
 	return err
+}
+
+// news are the parts of a desired state that the BMC does not have yet. Power is always told: the unit may have stopped by itself.
+func news(d *wire.Desired, has *wire.UnitState) uint8 {
+	mask := d.Mask
+	if d.LED == has.LED {
+		mask &^= wire.DesiredLED
+	}
+	if d.CapMilliwatts == has.CapMilliwatts {
+		mask &^= wire.DesiredCap
+	}
+	if d.BootMode == has.BootMode && d.BootSlot == has.BootOverride {
+		mask &^= wire.DesiredBoot
+	}
+	return mask
 }
 
 // showLED has the light at the slot, which is the RMC's, follow the one on the tray.
