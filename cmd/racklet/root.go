@@ -98,7 +98,7 @@ func commands(env *environment) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(env), newDown(env), newSimulate(env), newFault(env), newTour(env),
 		newStatus(env), newWatch(env), newWhy(env), newEvents(env), newUnit(env), newRack(env), newAccount(env), newAPI(env), newLogin(env), newLogout(env), newCapture(env),
-		newInit(env), newValidate(env), newSign(env),
+		newInit(env), newValidate(env), newSign(env), newHardware(env),
 		newVersion(env),
 	}
 }
