@@ -49,6 +49,9 @@ powercut: build
 scenarios: build
 	@RACKLET_LONG=1 $(GO) test ./e2e -run TestMachineScenarios -timeout 40m -v
 
+hardware: build
+	@bin/racklet hardware build bin/hardware $(ARGS)
+
 fuzz:
 	@$(GO) run ./tools/fuzz -time $(FUZZTIME) $(PKG)
 

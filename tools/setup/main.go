@@ -73,6 +73,10 @@ var testTools = []tool{
 // unpacked are needed by `make test` alone too, and are never installed: only put into the cache. Debian's package
 // has all of them.
 var unpacked = []tool{
+	{"gmsh", "has the OpenCASCADE kernel that makes printed parts", nil, "gmsh", "gmsh", "gmsh", "gmsh"},
+	{"admesh", "checks meshes of printed parts", nil, "admesh", "admesh", "admesh", "admesh"},
+	{"prusa-slicer", "slices printed parts", nil, "prusa-slicer", "prusa-slicer", "prusa-slicer", ""},
+	{"ccx", "bends printed parts", nil, "calculix-ccx", "calculix-ccx", "calculix-ccx", ""},
 	{"prometheus", "scrapes a rack and asks what dashboard and alerts ask, in tests", nil, "prometheus", "golang-github-prometheus", "prometheus", "prometheus"},
 	{"promtool", "tests alert rules", nil, "prometheus", "golang-github-prometheus", "prometheus", "prometheus"},
 }
