@@ -28,6 +28,8 @@ type FaultSpec struct {
 	Target string `json:"target"`
 	// When it breaks, counted from the start of the scenario; at once when left out.
 	At Duration `json:"at,omitempty"`
+	// Condition at which it breaks, such as unit-2.stage = failed, looked at from at on.
+	When string `json:"when,omitempty"`
 	// When it heals by itself, counted from when it broke; until it is cleared when left out.
 	For Duration `json:"for,omitempty"`
 	// Condition at which it heals, such as unit-2.rail = off; beside for, whichever comes first.
@@ -87,6 +89,7 @@ var FaultKinds = []FaultKind{
 	{Name: "bus-jam", Target: OnRack, Text: "noise on the bus between RMC and BMCs"},
 	{Name: "clock-skew", Target: OnUnit, Text: "the unit's own clock is wrong from its next start on", Machines: true, Parameters: []FaultParameter{{Name: "ahead", Unit: "s", Min: -315360000, Max: 315360000, Default: 86400, Text: "of the truth"}}},
 	{Name: "disk-flip", Target: OnUnit, Text: "one bit of the unit's data disk flips", Once: true, Machines: true, Parameters: []FaultParameter{{Name: "offset", Unit: "B", Max: 1 << 40, Default: 1 << 20, Text: "byte that it is in"}, {Name: "bit", Max: 7, Text: "within the byte"}}},
+	{Name: "disk-full", Target: OnUnit, Text: "the unit's data disk takes no more data; what is on it can be read", Machines: true},
 	{Name: "fan-no-tach", Target: OnFan, Text: "the fan turns, but its tachometer wire is off"},
 	{Name: "fan-stuck", Target: OnFan, Text: "the fan's rotor is blocked"},
 	{Name: "fan-worn", Target: OnFan, Text: "the fan is slower than it should be", Parameters: []FaultParameter{percent("worn", 40, "share of its speed that it lost")}},
@@ -245,6 +248,9 @@ func (f *FaultSpec) String() string {
 	for _, k := range keys {
 		fmt.Fprintf(&b, " %s=%s", k, f.With[k])
 	}
+	if f.When != "" {
+		fmt.Fprintf(&b, " when %s", f.When)
+	}
 	if f.For > 0 {
 		fmt.Fprintf(&b, " for %v", time.Duration(f.For))
 	}
@@ -291,9 +297,12 @@ func (f *FaultSpec) check(c *checker, path string) {
 	if k.Once && (f.For != 0 || f.Until != "") {
 		c.failf(path+"for", "%s happens and is over: it has no end", f.Kind)
 	}
-	if f.Until != "" {
-		if _, err := ParseCondition(f.Until); err != nil {
-			c.failf(path+"until", "%v", err)
+	for name, text := range map[string]string{"when": f.When, "until": f.Until} {
+		if text == "" {
+			continue
+		}
+		if _, err := ParseCondition(text); err != nil {
+			c.failf(path+name, "%v", err)
 		}
 	}
 	for name, value := range f.With {

@@ -39,6 +39,7 @@ var Reasons = []Reason{
 	{"boot.internal", "stage 1 met an error that none of its checks names", "Read the unit's console, and power-cycle; if it comes back, report it with the console's text."},
 	{"boot.reset", "the unit was reset without a power cycle, which voids its evidence", "Power-cycle the unit: only a cycle of its rail starts evidence anew."},
 	{"boot.timeout", "the unit made no progress within the time given to its stage", "Read the unit's console for what it waits for, then power-cycle it."},
+	{"disk.full", "the unit's data disk takes no more data", "Exchange the data disk, or make room where it lies, then power-cycle the unit: until then it stays with what it has."},
 	{"disk.layout", "the unit's data disk holds something else than a Racklet unit's partitions", "If nothing on the disk is needed, blank its first and last MiB; otherwise use another disk."},
 	{"enroll.expired", "the unit's identity ran out before fresh evidence renewed it", "Check that the unit's BMC and the verifier answer; the unit asks again by itself."},
 	{"enroll.request", "the request for an identity is malformed or not signed by its own key", "Check that the unit runs this version of the system; power-cycle it."},

@@ -18,6 +18,12 @@ const (
 	NeedsMachines = "machines" // a virtual rack whose units really boot
 )
 
+// When a scenario is over.
+const (
+	EndsLength  = "length"
+	EndsSettled = "settled"
+)
+
 // Scenario is a story of things that break, and of what must hold meanwhile: a test.
 type Scenario struct {
 	TypeMeta
@@ -37,8 +43,10 @@ type ScenarioSpec struct {
 	Units int `json:"units,omitempty" min:"1" max:"9"`
 	// Seed of tolerances, noise and random losses.
 	Seed uint32 `json:"seed,omitempty"`
-	// How long it runs after its units have started.
+	// How long it runs after its units have started, or may run: see ends.
 	Length Duration `json:"length"`
+	// When it is over: after its length, or, settled, as soon as what broke has ended, all that ran runs again and every expectation is decided; length when left out.
+	Ends string `json:"ends,omitempty" enum:"length,settled"`
 	// Whether units are on at its start; on when left out.
 	Start string `json:"start,omitempty" enum:"on,off"`
 	// What breaks.
@@ -96,6 +104,9 @@ func (s *Scenario) Validate() error {
 	c.oneOf("spec.needs", p.Needs, NeedsFirmware, NeedsMachines)
 	if p.Length <= 0 || p.Length > longest {
 		c.failf("spec.length", "want more than 0s, at most 24h")
+	}
+	if p.Ends != "" {
+		c.oneOf("spec.ends", p.Ends, EndsLength, EndsSettled)
 	}
 	for i := range p.Faults {
 		f := &p.Faults[i]

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -28,6 +29,8 @@ type breakage struct {
 	mu       sync.Mutex
 	running  *fault.Run // the scenario that runs or ran last
 	scenario string
+
+	preparing sync.Mutex // of what an impostor shows
 
 	looks  sync.Mutex
 	log    fault.Log
@@ -99,13 +102,20 @@ func (b *breakage) Ports() []string {
 // FanCount implements fault.Site.
 func (b *breakage) FanCount() int { return fans }
 
-// cannot says why a kind of fault cannot happen on a rack with machines.
-func cannot(f *rack.FaultSpec) error {
-	switch f.Kind {
-	case "load":
-		return fmt.Errorf("a machine is as busy as it is: give it work")
-	case "metadata-replay", "owner-key-stolen":
-		return fmt.Errorf("%s happens on a rack without machines only: racklet fault run", f.Kind)
+// ready says why a fault cannot happen on this rack, and prepares what it takes.
+func (b *breakage) ready(f *rack.FaultSpec) error {
+	switch service, impostor := impostors[f.Kind]; {
+	case f.Kind == "load":
+		return errors.New("a machine is as busy as it is: give it work")
+	case (impostor || f.Kind == "git-down") && !b.rack.ours():
+		return fmt.Errorf("%s breaks the built-in Git host, and units fetch from another one here", f.Kind)
+	case impostor:
+		b.preparing.Lock()
+		defer b.preparing.Unlock()
+		if b.engine.Effects().Git == service {
+			return nil // it is shown already
+		}
+		return b.rack.prepare(service)
 	}
 	return nil
 }
@@ -136,6 +146,7 @@ func (b *breakage) Apply(before, after *fault.Effects) error {
 	}
 	if before.Git != after.Git {
 		r.services["git"].Store(after.Git == fault.ServiceDown)
+		r.git.Pretend(r.impostorDir(after.Git))
 	}
 	if before.Mirror != after.Mirror {
 		r.services["mirror"].Store(after.Mirror == fault.ServiceDown)
@@ -182,12 +193,20 @@ func (b *breakage) tray(t *tray, before, after *fault.TrayEffects) error {
 	if before.Hung != after.Hung {
 		t.hung = after.Hung
 	}
+	t.diskFull = after.DiskFull
 	if before.ClockAhead != after.ClockAhead {
 		t.clockAhead = int64(after.ClockAhead / time.Second)
 	}
 	t.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	m := t.machine()
+	if before.DiskFull != after.DiskFull && m != nil {
+		if err := m.SetDiskFull(ctx, after.DiskFull); err != nil {
+			return err
+		}
+	}
 	if before.Silent != after.Silent {
-		m := t.machine()
 		switch {
 		case m == nil && after.Silent:
 			return fmt.Errorf("unit %s does not run", t.name)
@@ -198,8 +217,6 @@ func (b *breakage) tray(t *tray, before, after *fault.TrayEffects) error {
 		if after.Silent {
 			do = m.Pause
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
 		return do(ctx)
 	}
 	if !before.KeyStolen && after.KeyStolen {
@@ -312,7 +329,7 @@ func (b *breakage) look(t *tray) fault.UnitView {
 	t.unit.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	u.Starts = t.starts
+	u.Starts, u.Unverified = t.starts, t.bad
 	if t.bmc != nil {
 		u.BMC, u.Said = "alive", t.bmc.UnitState()
 		if t.hung {
@@ -327,26 +344,34 @@ func (b *breakage) look(t *tray) fault.UnitView {
 	return u
 }
 
+// forget empties what logs are asked for: what was before a scenario does not count.
+func (b *breakage) forget() {
+	b.Look()
+	b.looks.Lock()
+	defer b.looks.Unlock()
+	b.words = ""
+	for _, t := range b.rack.trays {
+		t.words = ""
+	}
+}
+
 // start runs a scenario. There is one at a time.
 func (b *breakage) start(s *rack.Scenario) error {
-	view := b.Look()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.running != nil && b.running.Outcome().State == "running" {
 		return conflict("scenario %s is running", b.scenario)
 	}
 	for i := range s.Spec.Faults {
-		if err := cannot(&s.Spec.Faults[i]); err != nil {
+		if err := fault.Check(b, &s.Spec.Faults[i]); err != nil {
+			return bad("faults[%d]: %v", i, err)
+		}
+		if err := b.ready(&s.Spec.Faults[i]); err != nil {
 			return conflict("faults[%d]: %v", i, err)
 		}
 	}
-	b.looks.Lock()
-	b.words = ""
-	for _, t := range b.rack.trays {
-		t.words = ""
-	}
-	b.looks.Unlock()
-	run, err := fault.Start(s, b.engine, view)
+	b.forget()
+	run, err := fault.Start(s, b.engine, b.Look())
 	if err != nil {
 		return bad("%v", err)
 	}

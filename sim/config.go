@@ -57,6 +57,10 @@ type Config struct {
 	// gateway that the caller serves; nil: nowhere.
 	Enrolment *rack.Enrolment
 
+	// Stolen are files of keys that a thief has found, for the fault owner-key-stolen: one owner's, and the online key, which
+	// lies with the Git host. Without them there is nothing to steal.
+	Stolen struct{ Owner, Online string }
+
 	Seed uint64 // of tolerances, noise and random faults
 	Log  *slog.Logger
 }

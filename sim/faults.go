@@ -17,7 +17,10 @@ func (r *Rack) injectFault(_ http.ResponseWriter, req *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	if err := cannot(&f); err != nil {
+	if err := fault.Check(r.faults, &f); err != nil {
+		return nil, bad("%v", err)
+	}
+	if err := r.faults.ready(&f); err != nil {
 		return nil, conflict("%v", err)
 	}
 	id, err := r.faults.engine.Inject(f)

@@ -208,6 +208,13 @@ func (t *tray) cut() bool {
 	return t.port.Fault(netswitch.FromDevice).Down && t.port.Fault(netswitch.ToDevice).Down
 }
 
+// full reports whether the unit's data disk takes no more.
+func (t *tray) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.diskFull
+}
+
 // carrier tells the unit's network card whether its cable is whole.
 func (t *tray) carrier(ctx context.Context) {
 	m := t.machine()

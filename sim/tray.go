@@ -55,10 +55,12 @@ type tray struct {
 	says    string        // power state that it claims; "": the truth
 	boards  fault.Log
 	words   string // of its log
+	bad     bool   // its unit has booted what the owners did not sign
 
 	led        bool
 	resetHeld  bool  // by the BMC
 	clockAhead int64 // seconds, of the unit's real-time clock
+	diskFull   bool  // its data disk takes no more
 	resetSeen  bool  // the unit reset itself; until it is read
 	unit       *unit
 }
@@ -238,6 +240,25 @@ func (t *tray) Read(lba uint32, dst []byte) error {
 		dst = dst[n:]
 	}
 	return nil
+}
+
+// testify notes whether what the boot ROM has read was signed.
+func (t *tray) testify(w *witness) {
+	slot := wire.SlotNone
+	t.mu.Lock()
+	if t.bmc != nil {
+		slot = t.bmc.UnitState().BootSlot
+	}
+	t.mu.Unlock()
+	if slot == wire.SlotNone {
+		return // its power has gone meanwhile
+	}
+	if err := w.check(t.flash, slot, &t.rack.cfg.Provisioning.Owners); err != nil {
+		t.log.Error("the unit boots what its owners did not sign", "err", err)
+		t.mu.Lock()
+		t.bad = true
+		t.mu.Unlock()
+	}
 }
 
 // inBand answers one message that the unit sent.

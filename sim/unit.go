@@ -185,10 +185,12 @@ func (u *unit) live(ctx context.Context, done chan struct{}) {
 func (u *unit) rom(ctx context.Context) (machine.Spec, error) {
 	t := u.tray
 	begin := time.Now()
-	image, err := bootrom.Load(t)
+	w := newWitness(t)
+	image, err := bootrom.Load(w)
 	if err != nil {
 		return machine.Spec{}, err
 	}
+	t.testify(w)
 	t.log.Debug("boot ROM has read the medium", "kernel", len(image.Kernel), "initramfs", len(image.Initramfs), "took", time.Since(begin))
 	dir := filepath.Join(t.dir, "boot")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -200,7 +202,7 @@ func (u *unit) rom(ctx context.Context) (machine.Spec, error) {
 		Kernel: filepath.Join(dir, "kernel"), Initramfs: filepath.Join(dir, "initramfs"), Cmdline: image.Cmdline, Log: t.log,
 	}
 	t.mu.Lock()
-	spec.ClockOffset = t.clockAhead
+	spec.ClockOffset, spec.DiskFull = t.clockAhead, t.diskFull
 	t.mu.Unlock()
 	if spec.CPUs == 0 {
 		spec.CPUs = 1
@@ -232,6 +234,9 @@ func (u *unit) machineRun(ctx context.Context, spec machine.Spec) (machine.Exit,
 	u.mu.Unlock()
 	if u.tray.cut() {
 		u.tray.carrier(ctx)
+	}
+	if err := m.SetDiskFull(ctx, u.tray.full()); err != nil {
+		u.tray.log.Warn("data disk", "err", err)
 	}
 	var lines sync.WaitGroup
 	lines.Go(func() { u.console(m) })

@@ -200,6 +200,19 @@ func (b *Bundle) Rack() (string, error) {
 	return t.Rack, nil
 }
 
+// Published returns the sequence and the commit that the bundle claims. They are not verified: Verify decides.
+func (b *Bundle) Published() (sequence uint64, commit string, err error) {
+	version, ok := b.leadsTo("targets")
+	if !ok {
+		return 0, "", errors.New("find what is published: the metadata lead to no targets")
+	}
+	t, err := b.target("targets", version)
+	if err != nil {
+		return 0, "", fmt.Errorf("find what is published in rack.json: %w", err)
+	}
+	return t.Sequence, t.Commit, nil
+}
+
 // A target is what rack.json and apps.json say.
 type target struct {
 	Rack         string      `json:"rack"`                   // UUID

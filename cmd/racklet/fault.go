@@ -157,7 +157,7 @@ func newFaultInject(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inject KIND [TARGET]",
 		Short: "Break something",
-		Long: `Inject breaks something, at once or after --at, until --for has passed, --until has come true, or it is cleared.
+		Long: `Inject breaks something, at once, after --at or --when something is so, until --for has passed, --until has come true, or it is cleared.
 TARGET is a unit, a fan (fan-1) or a port of the switch (a unit's name, or gateway); kinds that break the rack, its RMC
 or a service need none.`,
 		Example: `  racklet fault inject tray-pulled unit-2 --for 20s
@@ -212,6 +212,7 @@ or a service need none.`,
 	}
 	c.Flags().DurationVar(&at, "at", 0, "wait this long before")
 	c.Flags().DurationVar(&length, "for", 0, "heal by itself after this time (default: until cleared)")
+	c.Flags().StringVar(&f.When, "when", "", "break when this `condition` is true")
 	c.Flags().StringVar(&f.Until, "until", "", "heal when this `condition` is true")
 	c.Flags().StringArrayVar(&with, "with", nil, "`NAME=VALUE` of a parameter; repeatable (racklet fault kinds)")
 	return c

@@ -21,6 +21,18 @@ func (l layout) log() string        { return filepath.Join(l.state, "racklet.log
 func (l layout) lock() string       { return filepath.Join(l.state, "lock") }
 func (l layout) config() string     { return filepath.Join(l.state, "rack.json") } // what the daemon was started with
 
+// stolen are the keys that a thief finds on a learning rack, for the fault owner-key-stolen: one owner's and the online
+// key. They are empty where the owners keep theirs elsewhere.
+func (l layout) stolen() (owner, online string) {
+	owner, online = filepath.Join(l.keys(), "owner-1.pem"), filepath.Join(l.keys(), "online.pem")
+	for _, file := range []string{owner, online} {
+		if _, err := os.Stat(file); err != nil {
+			return "", ""
+		}
+	}
+	return owner, online
+}
+
 // sockets returns the directory of the rack's Unix sockets, made if need be.
 // It is apart from the state directory because a socket's path has at most
 // about 100 bytes; its name is derived from the state directory's.

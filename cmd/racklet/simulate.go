@@ -94,10 +94,12 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 	if err != nil {
 		return err
 	}
-	r, err := sim.New(sim.Config{
+	rackConfig := sim.Config{
 		Dir: l.sim(), QEMU: qemu, Rack: d.set.Rack, Units: units, Provisioning: d.provisioning, Releases: cfg.Releases,
 		Egress: d.way.allow, Forwards: d.way.forwards, Hosts: d.way.hosts, Enrolment: enrolment.told, Log: log.With("part", "sim"),
-	})
+	}
+	rackConfig.Stolen.Owner, rackConfig.Stolen.Online = l.stolen()
+	r, err := sim.New(rackConfig)
 	if err != nil {
 		return err
 	}

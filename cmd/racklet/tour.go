@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +25,10 @@ type stop struct {
 	commands    []string // to type oneself
 	show        [][]string
 	faults      []rack.FaultSpec
+	undo        []rack.FaultSpec // heals what does not heal by itself
+	replay      string           // the kind of fault that is taken out of the record
 	expect      []rack.Expectation
-	length      time.Duration
+	length      time.Duration // at most
 }
 
 func newTour(env *environment) *cobra.Command {
@@ -36,12 +40,12 @@ func newTour(env *environment) *cobra.Command {
 		Short:   "Five minutes: look inside the rack, break it, and watch it heal",
 		Long: `Tour goes through the rack of the state directory in a few steps; if none is running, it starts one with one unit. Each step
 says what to look at and which commands to type oneself, waits for Enter, breaks something, checks what came of it, and
-heals it. Leave with Ctrl-C: what is broken heals; come back with --from.`,
-		Example: "  racklet tour\n  racklet tour --from 4\n  racklet tour --yes",
+heals it. Leave with Ctrl-C: what is broken heals; come back with --from. With --unattended nobody is waited for, as in a test.`,
+		Example: "  racklet tour\n  racklet tour --from 4\n  racklet tour --unattended",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return env.tour(c.Context(), yes, from) },
 	}
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not wait between steps")
+	c.Flags().BoolVarP(&yes, "unattended", "y", false, "do not wait between steps")
 	c.Flags().IntVar(&from, "from", 1, "begin at this `step`")
 	return c
 }
@@ -94,7 +98,11 @@ func (env *environment) tour(ctx context.Context, yes bool, from int) error {
 			return err
 		}
 	}
-	fmt.Fprintln(env.stdout, "\nThat was the tour. Everything is healed. More: racklet fault kinds; racklet fault storm --seed 7 --minutes 5")
+	fmt.Fprintf(env.stdout, "\nThat was the tour. %s is started once more, so that its BMC trusts both slots again.\n", names[0])
+	if code := run(ctx, env.stdin, io.Discard, env.stderr, []string{"unit", "power", "cycle", names[0], "--state", env.state}); code != 0 {
+		return exitCode(code)
+	}
+	fmt.Fprintln(env.stdout, "More: racklet fault kinds; racklet fault storm --seed 7 --minutes 5")
 	return nil
 }
 
@@ -121,10 +129,21 @@ func (env *environment) visit(ctx context.Context, s *stop, n int) error {
 	if len(s.expect) == 0 {
 		return nil
 	}
+	faults := s.faults
+	if s.replay != "" {
+		again, err := env.recorded(ctx, s.replay)
+		if err != nil {
+			return err
+		}
+		faults = again
+	}
 	fmt.Fprintln(env.stdout)
 	outcomes, err := env.runOnRack(ctx, &rack.Scenario{
 		TypeMeta: rack.TypeMeta{APIVersion: rack.APIVersion, Kind: rack.KindScenario}, Metadata: rack.Metadata{Name: fmt.Sprintf("tour-%d", n)},
-		Spec: rack.ScenarioSpec{Teaches: "A step of the tour.", Needs: rack.NeedsMachines, Length: rack.Duration(s.length), Faults: s.faults, Expect: s.expect}})
+		Spec: rack.ScenarioSpec{Teaches: "A step of the tour.", Needs: rack.NeedsMachines, Length: rack.Duration(s.length), Ends: rack.EndsSettled, Faults: faults, Expect: s.expect}})
+	for _, f := range s.undo {
+		err = errors.Join(err, env.simCall(context.WithoutCancel(ctx), http.MethodPost, "/sim/v1/faults", &f, nil))
+	}
 	if err != nil {
 		return err
 	}
@@ -144,41 +163,78 @@ func (env *environment) visit(ctx context.Context, s *stop, n int) error {
 	return nil
 }
 
+// recorded is the last fault of a kind in the record of the rack, as it was.
+func (env *environment) recorded(ctx context.Context, kind string) ([]rack.FaultSpec, error) {
+	var record []fault.Entry
+	if err := env.simCall(ctx, http.MethodGet, "/sim/v1/faults/record", nil, &record); err != nil {
+		return nil, err
+	}
+	for _, f := range slices.Backward(fault.Recorded(record)) {
+		if f.Kind == kind {
+			f.At = 0
+			return []rack.FaultSpec{f}, nil
+		}
+	}
+	return nil, fmt.Errorf("nothing to replay: no %s is in the record of this rack (racklet fault record)", kind)
+}
+
 // tourStops are the stops, told about one unit.
 func tourStops(unit string) []stop {
 	seconds := func(n int) rack.Duration { return rack.Duration(time.Duration(n) * time.Second) }
 	expect := func(that string, after, within int, why string) rack.Expectation {
 		return rack.Expectation{That: that, After: seconds(after), Within: seconds(within), Why: why}
 	}
+	always := func(that string, length int, why string) rack.Expectation {
+		return rack.Expectation{That: that, For: seconds(length), Why: why}
+	}
 	on := func(kind, target string, at, length int) rack.FaultSpec {
 		return rack.FaultSpec{Kind: kind, Target: target, At: seconds(at), For: seconds(length)}
 	}
+	once := func(kind, target string, with ...string) rack.FaultSpec {
+		f := rack.FaultSpec{Kind: kind, Target: target, With: map[string]string{}}
+		for i := 0; i < len(with); i += 2 {
+			f.With[with[i]] = with[i+1]
+		}
+		return f
+	}
+	flip := once("flash-flip", unit, "where", "slot-a", "offset", "1000000B")
 	return []stop{
-		{title: "look inside", text: "A rack in small: a supply, two fans, a rack controller (RMC), and per tray a BMC that decides what its unit may boot.\nThe unit below really booted: it verified its state and its system on the way.",
+		{title: "look inside", text: `A rack in small: a supply, two fans, a rack controller (RMC), and in each tray a BMC that decides
+what its unit may boot. The unit below really booted, and verified its state and its system on the way.`,
 			commands: []string{"racklet status", "racklet watch", "racklet unit console " + unit}, show: [][]string{{"status"}}},
-		{title: "a stuck fan", text: "Fan 1 stands still for some seconds. The RMC sees it by the tachometer and runs the other one at full speed:\nit does not know how much air is left.",
-			commands: []string{"racklet fault inject fan-stuck fan-1 --for 12s", "racklet events --follow"},
-			faults:   []rack.FaultSpec{on("fan-stuck", "fan-1", 0, 12)}, length: 35 * time.Second,
-			expect: []rack.Expectation{expect("rack.failsafe = true", 0, 10, "noticed"), expect("fan-2.duty >= 99%", 0, 10, "fails to the safe side"), expect("rack.failsafe = false", 14, 18, "healed")}},
-		{title: "a silent BMC", text: "The BMC of " + unit + " hangs. Nobody believes what it said before: it is unavailable, with its age. Its unit runs on.",
-			commands: []string{"racklet fault inject bmc-hang " + unit + " --for 10s", "racklet status -o wide"},
-			faults:   []rack.FaultSpec{on("bmc-hang", unit, 0, 10)}, length: 30 * time.Second,
-			expect: []rack.Expectation{expect(unit+".available = false", 0, 8, "noticed"), expect(unit+".rail = on", 0, 0, "the unit runs on"), expect(unit+".available = true", 11, 15, "healed")}},
-		{title: "a cut cable", text: "The network cable of " + unit + " is cut for some seconds. It has booted and verified already, so it needs nobody.",
-			commands: []string{"racklet fault inject link-cut " + unit + " --for 8s", "racklet capture --port " + unit + " --write cable.pcapng"},
-			faults:   []rack.FaultSpec{on("link-cut", unit, 0, 8)}, length: 12 * time.Second,
-			expect: []rack.Expectation{expect(unit+".rail = on", 0, 0, "power does not depend on the network"), expect(unit+".available = true", 0, 5, "nor does the management")}},
-		{title: "a stolen key", text: "A thief has the device key of " + unit + "'s BMC and signs a statement that would raise its floor. Only the owners' keys can:\nthe BMC refuses and says so.",
-			commands: []string{"racklet fault inject unit-key-stolen " + unit, "racklet unit log " + unit},
-			faults:   []rack.FaultSpec{on("unit-key-stolen", unit, 0, 3)}, length: 10 * time.Second,
-			expect: []rack.Expectation{expect(unit+".log = floor.statement", 0, 5, "refused by name")}},
-		{title: "a flipped bit", text: "One bit of the boot flash flips, and the tray is pulled and pushed in. The BMC checks every chunk as it serves it,\nfinds the bit, distrusts the slot, and boots the other one. This takes a boot.",
+		{title: "a flipped bit", text: `One bit of the boot flash flips, and the tray is pulled and pushed in. The BMC checks every chunk as
+it serves it, refuses the bad one by name, distrusts the slot, and boots the other. This takes a boot.`,
 			commands: []string{"racklet fault inject flash-flip " + unit + " --with where=slot-a --with offset=1000000B", "racklet unit power cycle " + unit, "racklet why " + unit},
-			faults: []rack.FaultSpec{{Kind: "flash-flip", Target: unit, With: map[string]string{"where": "slot-a", "offset": "1000000B"}}, on("tray-pulled", unit, 1, 2),
-				{Kind: "flash-flip", Target: unit, At: seconds(95), With: map[string]string{"where": "slot-a", "offset": "1000000B"}}},
-			length: 100 * time.Second,
-			expect: []rack.Expectation{expect(unit+".rail = off", 1, 2, "the tray is out"), expect(unit+".slot = b", 4, 70, "the other slot"), expect(unit+".stage = running", 10, 80, "and it runs")}},
-		{title: "play it again", text: "All that was broken is recorded, with its times; it can be kept as a file, given expectations, and replayed.",
-			commands: []string{"racklet fault record --write mine.yaml", "racklet fault replay mine.yaml"}, show: [][]string{{"fault", "record"}}},
+			faults:   []rack.FaultSpec{flip, on("tray-pulled", unit, 1, 1)}, undo: []rack.FaultSpec{flip}, length: 4 * time.Minute,
+			expect: []rack.Expectation{expect(unit+".log = slot.chunk", 1, 60, "refused by name"), expect(unit+".slot = b", 3, 120, "the other slot"),
+				expect(unit+".stage = running", 6, 200, "and it runs")}},
+		{title: "a pulled tray", text: `The bit has flipped back. Now the tray is pulled for good: its power is gone at once. Pushed in, it returns by
+itself to what the owners signed. From slot B still: the BMC trusts slot A again when an operator orders a start.`,
+			commands: []string{"racklet fault inject tray-pulled " + unit + " --for 5s", "racklet unit log " + unit, "racklet unit power cycle " + unit},
+			faults:   []rack.FaultSpec{on("tray-pulled", unit, 0, 2)}, length: 4 * time.Minute,
+			expect: []rack.Expectation{expect(unit+".rail = off", 0, 1, "the tray is out"), expect(unit+".stage = running", 5, 200, "back by itself")}},
+		{title: "a cut cable", text: `The network cable of ` + unit + ` is cut for some seconds. It has booted and verified already, so it needs nobody.`,
+			commands: []string{"racklet fault inject link-cut " + unit + " --for 8s", "racklet capture --port " + unit + " --write cable.pcapng"},
+			faults:   []rack.FaultSpec{on("link-cut", unit, 0, 6)}, length: 30 * time.Second,
+			expect: []rack.Expectation{always(unit+".rail = on", 8, "power does not depend on the network"), always(unit+".available = true", 8, "nor does the management")}},
+		{title: "a stuck fan", text: `Fan 1 stands still for some seconds. The RMC sees it by the tachometer and runs the other one at full
+speed: it does not know how much air is left.`,
+			commands: []string{"racklet fault inject fan-stuck fan-1 --for 12s", "racklet events --follow"},
+			faults:   []rack.FaultSpec{on("fan-stuck", "fan-1", 0, 8)}, length: time.Minute,
+			expect: []rack.Expectation{expect("rack.failsafe = true", 0, 8, "noticed"), expect("fan-2.duty >= 99%", 0, 8, "fails to the safe side"), expect("rack.failsafe = false", 9, 30, "healed")}},
+		{title: "a silent BMC", text: `The BMC of ` + unit + ` hangs. Nobody believes what it said before: it is unavailable, with its age. Its
+unit runs on.`,
+			commands: []string{"racklet fault inject bmc-hang " + unit + " --for 10s", "racklet status -o wide"},
+			faults:   []rack.FaultSpec{on("bmc-hang", unit, 0, 8)}, length: time.Minute,
+			expect: []rack.Expectation{expect(unit+".available = false", 0, 8, "noticed"), always(unit+".rail = on", 8, "the unit runs on"), expect(unit+".available = true", 9, 30, "healed")}},
+		{title: "a stolen key", text: `A thief has the device key of ` + unit + `'s BMC and signs a statement that would raise its floor. Only the
+owners' keys can: the BMC refuses and says so.`,
+			commands: []string{"racklet fault inject unit-key-stolen " + unit, "racklet unit log " + unit},
+			faults:   []rack.FaultSpec{on("unit-key-stolen", unit, 0, 2)}, length: 30 * time.Second,
+			expect: []rack.Expectation{expect(unit+".log = floor.statement", 0, 5, "refused by name")}},
+		{title: "play it again", text: `All that was broken is recorded, with its times. It can be kept as a file, given expectations, and
+replayed. Here the stuck fan comes once more, out of the record.`,
+			commands: []string{"racklet fault record --write mine.yaml", "racklet fault replay mine.yaml"}, replay: "fan-stuck", length: time.Minute,
+			expect: []rack.Expectation{expect("rack.failsafe = true", 0, 8, "noticed as before"), expect("rack.failsafe = false", 9, 30, "healed as before")}},
 	}
 }

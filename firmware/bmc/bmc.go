@@ -41,7 +41,9 @@
 // After New, what happens all the time allocates nothing. A staging's commit takes a second hash table for the length of
 // one call, and failures take the few bytes of their texts. Tests hold both.
 //
-// Wear: a unit alone can cause one event a second (bucket), eight stagings per rail cycle, and, by halting again and
+// Work: of the signatures that a unit asks for, an effort of one a second (offer.go).
+//
+// Wear: a unit alone can cause one event a second (bucket), eight offers and stagings per rail cycle, and, by halting again and
 // again, a rail cycle about every two seconds, which the flash stands for a year. An hour of quiet running writes 60
 // energy checkpoints. A power cut of the whole board loses at most the last minute of energy; floors, counters, events
 // and desired state are written before anybody is told of them.
@@ -156,6 +158,7 @@ type BMC struct {
 	served    [trust.MaxChunks / 8]byte
 	buf       [trust.ChunkSize]byte
 	staging   staging
+	effort    effort // of signatures, for the unit
 
 	// Measurements: measure.go
 	registers [registerCount]trust.Register
@@ -186,6 +189,8 @@ type staging struct {
 	chunk     hash.Hash // of the chunk being written
 	all       hash.Hash // of the hashes of the chunks before it
 	sessions  uint8     // begun in-band since the rail came on
+	offer     offer
+	there     bool // the image is in the slot already
 	failure   wire.Failure
 	committed bool
 }
@@ -217,7 +222,7 @@ func New(cfg Config, p Ports) (*BMC, error) {
 	b.cfg.Limits = Limits{}
 	b.manifest.Chunks = make([][32]byte, 0, trust.MaxChunks)
 	b.bootSlot, b.at, b.rereading, b.cached = wire.SlotNone, len(b.order), -1, -1
-	b.bucket.tokens = bucketSize
+	b.bucket.tokens, b.effort.tokens = bucketSize, effortSize
 	b.resetRegisters()
 	if err := b.restore(); err != nil {
 		return nil, err

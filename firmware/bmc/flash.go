@@ -15,7 +15,8 @@ import (
 //	60 MiB + 128 KiB  provisioning record, two copies of 32 KiB
 //	60 MiB + 192 KiB  state: floors, counters, desired state (firmware/store), 256 KiB
 //	60 MiB + 448 KiB  events (firmware/store), 256 KiB
-//	60 MiB + 704 KiB  free, kept for the BMC's own firmware
+//	60 MiB + 704 KiB  signed manifest that was offered and not yet written for, 64 KiB
+//	60 MiB + 768 KiB  free, kept for the BMC's own firmware
 //
 // A signed manifest is a little-endian length and the container of firmware/trust. The length is programmed last.
 const (
@@ -31,6 +32,7 @@ const (
 	stateSize       = 256 << 10
 	eventOffset     = stateOffset + stateSize
 	eventSize       = 256 << 10
+	offerOffset     = eventOffset + eventSize
 
 	blankLength = 0xFFFF_FFFF // length of a manifest that is not there
 )

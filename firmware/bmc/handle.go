@@ -212,10 +212,13 @@ func getFloors(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	return wire.AppendFloors(dst, &f, &b.cfg.RackID), wire.CodeSuccess
 }
 
-func raiseFloors(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+func raiseFloors(b *BMC, side wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	signed, err := wire.ParseBytes(req, wire.MaxSignedFloors)
 	if err != nil {
 		return dst, badRequest(err)
+	}
+	if side == wire.SideInBand && !b.effort.take(b.now, verifyCost) {
+		return dst, wire.CodeBusy
 	}
 	if f := b.raise(signed); !f.IsZero() {
 		return refused(dst, &f)
@@ -224,10 +227,13 @@ func raiseFloors(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	return wire.AppendFloors(dst, &f, &b.cfg.RackID), wire.CodeSuccess
 }
 
-func getEvidence(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+func getEvidence(b *BMC, side wire.Side, req, dst []byte) ([]byte, wire.Code) {
 	nonce, err := wire.ParseDigest(req)
 	if err != nil {
 		return dst, badRequest(err)
+	}
+	if side == wire.SideInBand && !b.effort.take(b.now, signCost) {
+		return dst, wire.CodeBusy
 	}
 	var buf [trust.MaxSignedEvidence]byte
 	e, err := b.evidence(buf[:0], &nonce)

@@ -154,7 +154,10 @@ func (b *BMC) stepPowering() {
 // evidence of a unit that is off for that of one that runs, and before it closes; nothing else clears a register.
 func (b *BMC) clearBoot() {
 	b.resets, b.handedOver = 0, false
-	b.staging.sessions = 0
+	b.staging.sessions, b.staging.offer.begun = 0, 0
+	if b.staging.offer.side == wire.SideInBand {
+		b.staging.offer = offer{}
+	}
 	b.served = [len(b.served)]byte{}
 	b.resetRegisters()
 }

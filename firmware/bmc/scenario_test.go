@@ -518,6 +518,7 @@ var scenarios = []scenario{
 	{"fallback-becomes-the-only-slot-while-the-other-is-written", func(r *rig) {
 		r.flash.flip(manifestOf(wire.SlotA)+100, 1)
 		r.runUnit() // from B
+		r.offer(signed(r.t, manifestFor(testImage(512, "3.0"), "3.0", 7), owners[0], owners[1]))
 		r.mustCall(wire.SideInBand, wire.CmdSlotErase, wire.AppendSlotErase(nil, 512))
 		r.mustCall(wire.SideBus, wire.CmdReset, wire.AppendReset(nil, wire.ResetCycle))
 		r.until(wire.StateRunning)
@@ -540,11 +541,22 @@ func (r *rig) stageSlot(side wire.Side, version string, security uint32) {
 	r.t.Helper()
 	img := testImage(testImageSize, version)
 	m := signed(r.t, manifestFor(img, version, security), owners[1], owners[2])
+	if side == wire.SideInBand {
+		r.offer(m)
+	}
 	r.mustCall(side, wire.CmdSlotErase, wire.AppendSlotErase(nil, uint32(len(img))))
 	for off := 0; off < len(img); off += wire.MaxSlotWrite {
 		r.mustCall(side, wire.CmdSlotWrite, wire.AppendSlotWrite(nil, uint32(off), img[off:min(off+wire.MaxSlotWrite, len(img))]))
 	}
 	r.mustCall(side, wire.CmdSlotCommit, wire.AppendSlotCommit(nil, uint32(len(m)), 0, m))
+}
+
+// offer shows the BMC, in the unit's name, the manifest of what shall be written.
+func (r *rig) offer(m []byte) {
+	r.t.Helper()
+	for off := 0; off < len(m); off += 100 {
+		r.mustCall(wire.SideInBand, wire.CmdSlotCommit, wire.AppendSlotCommit(nil, uint32(len(m)), uint32(off), m[off:min(off+100, len(m))]))
+	}
 }
 
 // line spells an event for the golden logs.

@@ -99,6 +99,10 @@ func TestSides(t *testing.T) {
 	for side := wire.SideInBand; side <= wire.SideDebug; side++ {
 		r := newRig(t)
 		r.runUnit()
+		if side == wire.SideInBand {
+			img := testImage(testImageSize, "3.0")
+			r.offer(signed(t, manifestFor(img, "3.0", 7), owners[0], owners[1]))
+		}
 		if r.b.stageErase(side, testImageSize) != wire.CodeSuccess { // so that SlotWrite and SlotCommit have a session
 			t.Fatal("no session")
 		}

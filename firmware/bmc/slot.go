@@ -169,21 +169,13 @@ func (b *BMC) checkRaw(slot uint8, n uint32, m *trust.SlotManifest) (digest [32]
 	if err := b.ports.Flash.ReadAt(raw, manifestOf(slot)+4); err != nil {
 		return digest, wire.MakeFailure("slot.manifest", "readable flash", err.Error())
 	}
-	doc, err := b.cfg.Owners.Open(trust.DomainSlot, raw)
-	if err != nil {
-		if t, ok := err.(*trust.ThresholdError); ok {
-			return digest, wire.MakeFailure("slot.signature", strconv.Itoa(t.Want)+" signatures of owners", strconv.Itoa(t.Got))
-		}
-		return digest, wire.MakeFailure("slot.manifest", "a signed manifest", err.Error())
+	if digest, f = b.openManifest(raw, m); !f.IsZero() {
+		return digest, f
 	}
-	if err := m.Parse(doc); err != nil {
-		return digest, wire.MakeFailure("slot.manifest", "a well-formed manifest", err.Error())
-	}
-	digest = sha256.Sum256(doc)
 	s.info.SecurityVersion, s.info.Version, s.info.Digest = m.SecurityVersion, wire.MakeText32(m.Version), digest
 	if m.SecurityVersion < b.floors.BootSecurity {
 		s.info.State = wire.SlotBelowFloor
-		return digest, wire.MakeFailure("slot.floor", "security version at least "+number(b.floors.BootSecurity), number(m.SecurityVersion))
+		return digest, belowFloor(b.floors.BootSecurity, m.SecurityVersion)
 	}
 	if s.distrusted {
 		if s.digest == digest {
@@ -194,6 +186,21 @@ func (b *BMC) checkRaw(slot uint8, n uint32, m *trust.SlotManifest) (digest [32]
 	}
 	s.info.State = wire.SlotValid
 	return digest, wire.Failure{}
+}
+
+// openManifest has the owners' keys decide about a signed manifest and reads it into m.
+func (b *BMC) openManifest(raw []byte, m *trust.SlotManifest) (digest [32]byte, f wire.Failure) {
+	doc, err := b.cfg.Owners.Open(trust.DomainSlot, raw)
+	if err != nil {
+		if t, ok := err.(*trust.ThresholdError); ok {
+			return digest, thresholdFailure(t)
+		}
+		return digest, wire.MakeFailure("slot.manifest", "a signed manifest", err.Error())
+	}
+	if err := m.Parse(doc); err != nil {
+		return digest, wire.MakeFailure("slot.manifest", "a well-formed manifest", err.Error())
+	}
+	return sha256.Sum256(doc), wire.Failure{}
 }
 
 // load brings one chunk of b.manifest's image into the buffer and checks it. The failure is zero when it is what the

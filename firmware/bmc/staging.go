@@ -12,8 +12,11 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 )
 
-// Staging writes the slot that is not in use, from any side: what is written boots only if the owners signed it.
+// Staging writes the slot that is not in use, from any side: what is written boots only if the owners signed it. A unit,
+// which may have been taken over, must first show what it is about to write (offer.go): nothing is erased for an image that
+// could not boot afterwards.
 //
+//	SlotCommit  in-band, and before SlotErase: the signed manifest, as an offer
 //	SlotErase   the slot's manifest goes first, so that nothing half written can boot
 //	SlotWrite   the image in order; sectors are erased as the writing reaches them; what was programmed is read back
 //	SlotCommit  the signed manifest; when it is whole, signatures, floor and the hashes of all chunks are verified, and
@@ -48,6 +51,8 @@ func (b *BMC) stageErase(side wire.Side, size uint32) wire.Code {
 		return wire.CodeBusy // it reads both slots now
 	case s.active && s.side != side && side == wire.SideInBand:
 		return wire.CodeBusy
+	case side == wire.SideInBand && !s.offer.covers(size):
+		return wire.CodeNotReady
 	case side == wire.SideInBand && s.sessions >= maxSessions:
 		return wire.CodeBusy
 	}
@@ -58,7 +63,11 @@ func (b *BMC) stageErase(side wire.Side, size uint32) wire.Code {
 		s.sessions++
 	}
 	slot := b.idleSlot()
-	*s = staging{side: side, slot: slot, sessions: s.sessions, chunk: sha256.New(), all: sha256.New()}
+	*s = staging{side: side, slot: slot, sessions: s.sessions, offer: s.offer, chunk: sha256.New(), all: sha256.New()}
+	if side == wire.SideInBand && b.slots[slot].info.State == wire.SlotValid && b.slots[slot].info.Digest == s.offer.digest {
+		s.active, s.there, s.next = true, true, size // it is in the slot already: what comes is compared only
+		return wire.CodeSuccess
+	}
 	if b.boot.preferred == slot && b.bootSlot <= wire.SlotB {
 		// The unit runs from the fallback. From now on that is the only slot there is.
 		b.boot.preferred, b.boot.trial = b.bootSlot, trialProven
@@ -90,9 +99,14 @@ func (b *BMC) stageWrite(side wire.Side, offset uint32, data []byte) wire.Code {
 	if offset < s.next {
 		again := min(uint32(len(data)), s.next-offset)
 		if b.matches(imageOf(s.slot)+offset, data[:again]) != nil {
+			if s.there {
+				return b.stageBroken(store.ErrWorn) // the boot that serves this chunk would have found out
+			}
 			return wire.CodeInvalidData
 		}
-		offset, data = offset+again, data[again:]
+		if offset, data = offset+again, data[again:]; len(data) == 0 {
+			return wire.CodeSuccess
+		}
 	}
 	if offset != s.next {
 		return wire.CodeInvalidData
@@ -157,7 +171,9 @@ func (b *BMC) stageCommit(side wire.Side, total, offset uint32, part []byte) wir
 		return wire.CodeSuccess // the last part again: its answer was lost
 	}
 	switch {
-	case !s.active || s.side != side:
+	case !s.active:
+		return b.stageOffer(side, total, offset, part)
+	case s.side != side:
 		return wire.CodeNotReady
 	case total < 5 || total > trust.MaxSigned || len(part) == 0:
 		return wire.CodeInvalidData
@@ -172,8 +188,10 @@ func (b *BMC) stageCommit(side wire.Side, total, offset uint32, part []byte) wir
 	if offset != s.manifest {
 		return wire.CodeInvalidData
 	}
-	if err := b.ports.Flash.Program(at+offset, part); err != nil {
-		return b.stageBroken(err)
+	if !s.there {
+		if err := b.ports.Flash.Program(at+offset, part); err != nil {
+			return b.stageBroken(err)
+		}
 	}
 	if err := b.matches(at+offset, part); err != nil {
 		return b.stageBroken(err)
@@ -203,9 +221,15 @@ func (b *BMC) stageVerify(total uint32) wire.Failure {
 		s.endChunk()
 	}
 	var m trust.SlotManifest
-	_, f := b.checkRaw(s.slot, total, &m)
+	digest, f := b.checkRaw(s.slot, total, &m)
 	if !f.IsZero() {
 		return f
+	}
+	if s.side == wire.SideInBand && digest != s.offer.digest {
+		return wire.MakeFailure("slot.manifest", "the manifest that was offered", digestText(&digest))
+	}
+	if s.there {
+		return wire.Failure{}
 	}
 	if m.ImageSize != s.next {
 		return wire.MakeFailure("slot.chunk", number(m.ImageSize)+" bytes of image", number(s.next))

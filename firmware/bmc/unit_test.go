@@ -121,6 +121,7 @@ func TestFloors(t *testing.T) {
 		{"empty", nil, "floor.statement", 5},
 		{"boot security of the running slot", r.statement(6, 5, 6, owners[0], owners[1]), "", 6},
 	} {
+		r.step(verifyCost * effortMillis / 10) // a unit is not heard more often: TestEffort
 		code, rest := r.call(wire.SideInBand, wire.CmdRaiseFloors, wire.AppendBytes(nil, c.signed))
 		if c.reason == "" {
 			f, rack, err := wire.ParseFloors(rest)

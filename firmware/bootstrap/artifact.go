@@ -141,6 +141,9 @@ func (b *Boot) fromMirrors(ctx context.Context, list []rack.Mirror, wrong string
 				liars++
 				b.say("mirror %s: %v, expected %s", where.URL, err, want)
 			}
+			if f := (*Failure)(nil); errors.As(err, &f) && f.Final {
+				return err // it is not the mirror's: no other one helps
+			}
 			errs = append(errs, fmt.Errorf("mirror %s: %w", where.URL, err))
 		}
 		if liars == len(list) {
@@ -255,7 +258,7 @@ func (t *transfer) fill(ctx context.Context, m Mirror, repository string, d Disk
 		n, err := io.ReadFull(body, buf[:min(int64(len(buf)), t.blob.Size-t.offset)])
 		if n > 0 {
 			if _, werr := d.WriteAt(buf[:n], p.Offset+t.offset); werr != nil {
-				return stop("os.disk", "", "", fmt.Errorf("write %s: %w", p.Name, werr))
+				return stop("disk.full", "", "", fmt.Errorf("write %s: %w", p.Name, werr))
 			}
 			t.sum.Write(buf[:n])
 			t.offset += int64(n)

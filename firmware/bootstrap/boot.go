@@ -80,6 +80,7 @@ type Boot struct {
 	disk   Disk
 	parts  *partitions
 	record *Record
+	fresh  []byte // the bundle that was fetched and verified; nil: the one of an earlier boot is used
 }
 
 // ErrCycle is returned by Run when a boot image has been staged and the BMC
@@ -132,31 +133,56 @@ func (b *Boot) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unit, release, err := b.choose(v)
+	p, err := b.prepare(ctx, v)
+	if f := (*Failure)(nil); errors.As(err, &f) && f.Reason == "disk.full" {
+		if old := b.earlier(v); old != nil {
+			b.report(ctx, wire.StageFailed, f)
+			b.report(ctx, b.stage, nil)
+			b.explain(f, "staying with what an earlier boot accepted, verified anew")
+			p, err = b.prepare(ctx, old)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	b.enter(ctx, wire.StageVerified)
-	b.say("commit %.12s, sequence %d, release %s%s", v.Commit, v.Sequence, release.Spec.Version, staleWord(v.Stale))
-	if err := b.measureSource(ctx, v); err != nil {
-		return err
-	}
-	if err := b.compareSlot(ctx, v, unit, release); err != nil {
-		return err
-	}
-
-	b.enter(ctx, wire.StageFetch)
-	os, err := b.operatingSystem(ctx, v, release)
-	if err != nil {
+	if err := b.measure(ctx, p); err != nil {
 		return err
 	}
 	b.enter(ctx, wire.StageArtifact)
-	if err := b.accept(ctx, v); err != nil {
+	b.keep()
+	if err := b.accept(ctx, p.Verified); err != nil {
 		return err
 	}
 
 	b.enter(ctx, wire.StageHandover)
-	return b.handOver(ctx, v, unit, release, os)
+	return b.handOver(ctx, p.Verified, p.unit, p.release, p.os)
+}
+
+// A plan is a verified state, and what of it this unit starts: all of that is there.
+type plan struct {
+	*source.Verified
+	unit    *rack.ComputeUnit
+	release *rack.Release
+	os      *system
+}
+
+// prepare gets what a verified state needs. Nothing is measured or accepted yet: it may be another state that is started.
+func (b *Boot) prepare(ctx context.Context, v *source.Verified) (*plan, error) {
+	unit, release, err := b.choose(v)
+	if err != nil {
+		return nil, err
+	}
+	b.enter(ctx, wire.StageVerified)
+	b.say("commit %.12s, sequence %d, release %s%s", v.Commit, v.Sequence, release.Spec.Version, staleWord(v.Stale))
+	if err := b.compareSlot(ctx, v, unit, release); err != nil {
+		return nil, err
+	}
+	b.enter(ctx, wire.StageFetch)
+	os, err := b.operatingSystem(ctx, v, release)
+	if err != nil {
+		return nil, err
+	}
+	return &plan{v, unit, release, os}, nil
 }
 
 // ask gets everything that the BMC knows and stage 1 needs.
@@ -208,10 +234,15 @@ func (b *Boot) openDisk(ctx context.Context) (err error) {
 	return nil
 }
 
+// anchor is what the BMC says is to be trusted.
+func (b *Boot) anchor() source.Anchor {
+	return source.Anchor{RackID: b.config.RackID, Repository: b.config.Repository, TUFRoot: b.config.TUFRoot, Floors: b.floors}
+}
+
 // obtain returns the verified desired state: of the repository where it can be
 // had, else of the bundle kept from an earlier boot.
 func (b *Boot) obtain(ctx context.Context) (*source.Verified, error) {
-	anchor := source.Anchor{RackID: b.config.RackID, Repository: b.config.Repository, TUFRoot: b.config.TUFRoot, Floors: b.floors}
+	anchor := b.anchor()
 	p := b.patient()
 	for attempt := 1; ; attempt++ {
 		bundle, err := b.fetchOnce(ctx)
@@ -219,7 +250,7 @@ func (b *Boot) obtain(ctx context.Context) (*source.Verified, error) {
 			v, verr := decide(bundle, anchor, b.Machine.Now())
 			if verr == nil {
 				p.passed(ctx)
-				b.keep(bundle)
+				b.fresh = bundle.Marshal()
 				return v, nil
 			}
 			err = verr
@@ -267,13 +298,27 @@ func (b *Boot) fromCache(anchor source.Anchor) *source.Verified {
 	return nil
 }
 
-// keep stores a bundle that was verified just now, for a boot without network.
-func (b *Boot) keep(bundle *source.Bundle) {
-	doc := bundle.Marshal()
-	if string(doc) == string(b.record.Bundle) {
+// earlier returns the state that an earlier boot accepted, if it is another one than v and still passes every check. The
+// floors decide: they rise with each state that is accepted.
+func (b *Boot) earlier(v *source.Verified) *source.Verified {
+	if b.fresh == nil || len(b.record.Bundle) == 0 {
+		return nil // v is that state, or there was none
+	}
+	old := b.fromCache(b.anchor())
+	if old == nil || old.Sequence == v.Sequence {
+		return nil
+	}
+	b.fresh = nil
+	return old
+}
+
+// keep stores the bundle that was verified, now that everything it stands for is on the disk, for a boot without network
+// or without room for what comes next.
+func (b *Boot) keep() {
+	if b.fresh == nil || string(b.fresh) == string(b.record.Bundle) {
 		return
 	}
-	b.record.Bundle = doc
+	b.record.Bundle = b.fresh
 	b.save()
 }
 
@@ -303,15 +348,26 @@ func (b *Boot) choose(v *source.Verified) (*rack.ComputeUnit, *rack.Release, err
 	return unit, release, nil
 }
 
-func (b *Boot) measureSource(ctx context.Context, v *source.Verified) error {
+// measure extends the registers of tree and operating system with what is about to be started.
+func (b *Boot) measure(ctx context.Context, p *plan) error {
 	if !checks {
 		return nil
 	}
-	msg, _, err := trust.SplitSigned(v.FloorStatement)
+	msg, _, err := trust.SplitSigned(p.FloorStatement)
 	if err != nil {
 		return stop("floor.statement", "", "", err)
 	}
-	return b.extend(ctx, trust.RegisterTree, sha256.Sum256(msg), fmt.Sprintf("sequence %d commit %.12s", v.Sequence, v.Commit))
+	if err := b.extend(ctx, trust.RegisterTree, sha256.Sum256(msg), fmt.Sprintf("sequence %d commit %.12s", p.Sequence, p.Commit)); err != nil {
+		return err
+	}
+	sum, err := p.os.digest.Sum()
+	if err != nil {
+		return stop("os.manifest", "", "", err)
+	}
+	if err := b.extend(ctx, trust.RegisterOS, sum, "os "+p.release.Spec.Version); err != nil {
+		return err
+	}
+	return b.extend(ctx, trust.RegisterRootHash, p.os.verity.Root, "root "+p.release.Spec.Version)
 }
 
 // extend measures. Without a measurement nothing is handed over. It is not

@@ -102,13 +102,14 @@ func (b *Boot) persist(ctx context.Context, otherwise string, step func(context.
 // step that waits for an hour leaves one line and not a thousand.
 type patient struct {
 	boot   *Boot
+	begun  time.Time
 	wait   time.Duration
 	waited time.Duration
 	said   string // on the console
 	told   string // to the BMC
 }
 
-func (b *Boot) patient() *patient { return &patient{boot: b, wait: firstWait} }
+func (b *Boot) patient() *patient { return &patient{boot: b, begun: time.Now(), wait: firstWait} }
 
 // again waits before the next attempt. It is false when there shall be none.
 func (p *patient) again(ctx context.Context, f *Failure) bool {
@@ -117,7 +118,7 @@ func (p *patient) again(ctx context.Context, f *Failure) bool {
 		p.said = line
 		p.boot.explain(f, "trying again, ever less often")
 	}
-	if line != p.told && p.waited >= patience {
+	if line != p.told && (p.waited >= patience || time.Since(p.begun) >= patience) {
 		p.told = line
 		p.boot.report(ctx, wire.StageFailed, f)
 	}

@@ -183,17 +183,19 @@ spec:
 		s.OS.Artifact, s.OS.Digest, s.OS.Kernel, s.OS.RootHash)}
 	keys, err := source.InitRepository(w.dir, source.InitOptions{
 		Files: files, Repository: rack.Repository{URL: w.url},
-		Sign: source.SignOptions{Now: w.signed, SlotManifest: func(d rack.Digest) ([]byte, error) {
-			if d == rack.SHA256(w.slot) {
-				return w.slot, nil
-			}
-			return nil, fs.ErrNotExist
-		}},
+		Sign: source.SignOptions{Now: w.signed, SlotManifest: w.slotManifest},
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.keys = keys
+}
+
+func (w *world) slotManifest(d rack.Digest) ([]byte, error) {
+	if d == rack.SHA256(w.slot) {
+		return w.slot, nil
+	}
+	return nil, fs.ErrNotExist
 }
 
 // run boots once, on whatever the disk holds by now.

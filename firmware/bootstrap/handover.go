@@ -127,13 +127,18 @@ func (b *Boot) stageSlot(ctx context.Context, v *source.Verified, release *rack.
 			return stop("slot.chunk", fmt.Sprintf("chunk %d as signed", i), "another one", errors.New("boot image of the artefact"))
 		}
 	}
+	before := *b.record
 	if b.record.Staging.SlotManifest != boot.SlotManifest {
 		b.record.Staging = Staging{SlotManifest: boot.SlotManifest}
 	}
 	b.record.Staging.Attempts++
+	if b.fresh != nil {
+		b.record.Bundle = b.fresh // the image that boots next is the one of this state
+	}
 	if err := writeRecord(b.disk, b.parts.cache, b.record); err != nil {
 		// Without the count this could go on for ever.
-		return stop("os.disk", "", "", fmt.Errorf("note the staging: %w", err))
+		*b.record = before
+		return stop("disk.full", "", "", fmt.Errorf("note the staging: %w", err))
 	}
 	b.say("boot image %s goes into the idle slot", release.Spec.Version)
 	if err := b.persist(ctx, "handover.staging", func(ctx context.Context) error {

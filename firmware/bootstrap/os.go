@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/firmware/wire"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/source"
@@ -102,14 +101,6 @@ func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release 
 	if sys.verity, err = c.verity(r, root.Size); err != nil {
 		return nil, err
 	}
-	sum, err := r.OS.Digest.Sum()
-	if err != nil {
-		return nil, stop("os.manifest", "", "", err)
-	}
-	if err := b.extend(ctx, trust.RegisterOS, sum, "os "+r.Version); err != nil {
-		return nil, err
-	}
-
 	if p, ok := b.partitionWith(r.OS.Digest); ok {
 		if err := b.Machine.OpenRoot(p, sys.verity); err == nil {
 			sys.partition = p
@@ -139,7 +130,7 @@ func (b *Boot) operatingSystem(ctx context.Context, v *source.Verified, release 
 		b.record.Images[sys.partition.Name] = img
 		b.save()
 	}
-	return sys, b.extend(ctx, trust.RegisterRootHash, sys.verity.Root, "root "+r.Version)
+	return sys, nil
 }
 
 // recorded returns manifest and configuration of a release out of the record,
@@ -197,7 +188,7 @@ func (b *Boot) fetchRoot(ctx context.Context, list []rack.Mirror, r *rack.Releas
 		return p, err
 	}
 	if err := b.disk.Sync(); err != nil {
-		return p, stop("os.disk", "", "", fmt.Errorf("write %s: %w", p.Name, err))
+		return p, stop("disk.full", "", "", fmt.Errorf("write %s: %w", p.Name, err))
 	}
 	img.Complete, img.Written = true, 0
 	b.record.Images[p.Name] = img

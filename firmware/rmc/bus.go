@@ -36,6 +36,8 @@ type transaction struct {
 	instance uint8
 	command  uint8
 	deadline uint64
+	last     uint64 // when a bridged answer is cut off however it goes on; 0: it has not begun
+	bytes    int    // of the bridged answer so far
 }
 
 // request is a message from the management computer to a BMC.
@@ -204,8 +206,19 @@ func (r *RMC) answer(slot uint8, packet []byte) {
 		return
 	}
 	if r.tx.purpose == bridge {
+		// It is answering: each packet gets its time, all of them together no more than a message takes.
+		if r.tx.last == 0 {
+			r.tx.last = r.now + uint64(r.limits.BridgeMillis)
+		}
+		r.tx.deadline = min(r.now+uint64(r.limits.ReplyMillis), r.tx.last)
+		r.tx.bytes += len(p.Body)
+		if r.tx.bytes > wire.MaxMessage {
+			r.stray++
+			r.timeout()
+			r.transact()
+			return
+		}
 		r.line(packet)
-		r.tx.deadline = r.now + uint64(r.limits.ReplyMillis) // it is answering; each packet gets its time
 		if p.End {
 			r.tx.purpose = idle
 			r.transact()

@@ -1,6 +1,7 @@
 package rmc_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/racklet/racklet/firmware/wire"
@@ -149,5 +150,66 @@ func TestLateBridgedAnswer(t *testing.T) {
 	all := g.answersOf()
 	if len(all) != 1 || all[0].Tag != second {
 		t.Errorf("%d answers, %d requests arrived; asked for was tag %d: %+v", len(all), arrived, second, all)
+	}
+}
+
+// A BMC that never comes to the end of a bridged answer holds the bus for as long as one answer may take, and no longer:
+// neither drop by drop nor in a flood.
+func TestEndlessBridgedAnswer(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		every uint64 // ms between two packets
+		most  int    // bytes that reach the management computer for one request
+	}{{"drop by drop", 100, 20 * 64}, {"flood", 0, 2 * wire.MaxMessage}} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t).start()
+			g.run(2_000)
+			g.silent = true
+			g.answersOf()
+			g.bmcs[0].hung = true
+			tag := g.ask(wire.BMC(1), wire.CmdReadConsole, wire.AppendReadConsole(nil, 0))
+			body := bytes.Repeat([]byte{0x55}, 60)
+			sent, next, carried := 0, g.now, 0
+			for end := g.now + 10_000; g.now < end; {
+				for n := 0; g.now >= next && n < 100; n++ {
+					packet := wire.AppendPacket(nil, wire.Packet{Address: wire.Address{Dest: wire.EIDManagement, Source: wire.BMC(1), Tag: tag},
+						Start: sent == 0, Sequence: uint8(sent & 3), Body: body})
+					frame, err := wire.AppendBusFrame(nil, wire.FromSlot(1), packet)
+					if err != nil {
+						t.Fatal(err)
+					}
+					g.r.Bus(frame)
+					sent++
+					if tt.every > 0 {
+						next = g.now + tt.every
+						break
+					}
+				}
+				g.run(10)
+				carried += g.toLine.Len()
+				g.toLine.Reset()
+			}
+			if carried == 0 || carried > tt.most {
+				t.Errorf("%d bytes of %d packets came through, want at most %d", carried, sent, tt.most)
+			}
+			ages := g.r.State().SlotAgeMillis
+			for n, age := range ages[1:5] {
+				if age > 2_000 {
+					t.Errorf("slot %d was last heard %d ms ago", n+2, age)
+				}
+			}
+			// The others are reached meanwhile, and slot 1 when it is well again.
+			for _, slot := range []uint8{2, 1} {
+				g.bmcs[slot-1].hung = false
+				g.run(3_000)
+				g.lineIn, g.answers = wire.Deframer{}, wire.Assembler{Own: wire.EIDManagement}
+				g.toLine.Reset()
+				g.ask(wire.BMC(slot), wire.CmdReadConsole, wire.AppendReadConsole(nil, 0))
+				g.run(500)
+				if all := g.answersOf(); len(all) != 1 {
+					t.Errorf("slot %d: %d answers", slot, len(all))
+				}
+			}
+		})
 	}
 }

@@ -35,6 +35,7 @@ type TrayEffects struct {
 	Says                            string // the power state that the BMC claims; "": the truth
 	Power, Temperature              chip.Fault
 	ClockAhead                      time.Duration
+	DiskFull                        bool
 	Busy                            bool
 	CPU                             float64 // while Busy
 }
@@ -114,6 +115,8 @@ func (e *Effects) add(site Site, f *rack.FaultSpec, group int) {
 		e.Jam = true
 	case "clock-skew":
 		tray.ClockAhead = length("ahead")
+	case "disk-full":
+		tray.DiskFull = true
 	case "fan-no-tach":
 		fan.NoTach = true
 	case "fan-stuck":

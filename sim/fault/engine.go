@@ -43,8 +43,8 @@ type Active struct {
 	Began float64        `json:"began" doc:"when it breaks or broke: seconds of the rack's clock"`
 	Left  float64        `json:"left,omitempty" doc:"seconds until it heals by itself"`
 
-	at, ends time.Duration // ends: 0 is never
-	until    *rack.Condition
+	at, ends    time.Duration // ends: 0 is never
+	when, until *rack.Condition
 }
 
 // Entry is one thing that the engine did.
@@ -112,6 +112,27 @@ func Check(site Site, f *rack.FaultSpec) error {
 			return fmt.Errorf("target: no port %q: the switch has %s", f.Target, strings.Join(site.Ports(), ", "))
 		}
 	}
+	for name, text := range map[string]string{"when": f.When, "until": f.Until} {
+		if c := condition(text); c != nil && !there(site, c.Subject) {
+			return fmt.Errorf("%s: no %s in this rack", name, c.Subject)
+		}
+	}
+	return nil
+}
+
+// there says whether a condition's subject is in the rack.
+func there(site Site, subject string) bool {
+	if n, fan := rack.FanNumber(subject); fan {
+		return n >= 1 && n <= site.FanCount()
+	}
+	return subject == "rack" || subject == "units" || site.SlotOf(subject) != 0
+}
+
+// condition reads one that was checked; nil for none.
+func condition(text string) *rack.Condition {
+	if c, err := rack.ParseCondition(text); err == nil {
+		return &c
+	}
 	return nil
 }
 
@@ -127,13 +148,7 @@ func (e *Engine) Inject(f rack.FaultSpec) (int, error) {
 	}
 	e.next++
 	a := &Active{ID: e.next, Fault: f, at: e.now + time.Duration(f.At)}
-	if f.Until != "" {
-		c, err := rack.ParseCondition(f.Until)
-		if err != nil {
-			return 0, err
-		}
-		a.until = &c
-	}
+	a.when, a.until = condition(f.When), condition(f.Until)
 	i, _ := slices.BinarySearchFunc(e.waiting, a, func(x, y *Active) int {
 		if x.at != y.at {
 			return int(min(max(x.at-y.at, -1), 1))
@@ -185,26 +200,29 @@ func (e *Engine) Step(now time.Duration) {
 	defer e.mu.Unlock()
 	e.now = now
 	var view *View
+	holds := func(c *rack.Condition) bool {
+		if view == nil {
+			view = e.body.Look()
+		}
+		r, ok := view.Read(c)
+		return ok && c.Holds(r)
+	}
 	for i := 0; i < len(e.active); {
 		a := e.active[i]
-		over := a.ends > 0 && now >= a.ends
-		if !over && a.until != nil {
-			if view == nil {
-				view = e.body.Look()
-			}
-			r, ok := view.Read(a.until)
-			over = ok && a.until.Holds(r)
-		}
-		if !over {
+		if over := a.ends > 0 && now >= a.ends || a.until != nil && holds(a.until); !over {
 			i++
 			continue
 		}
 		e.active = slices.Delete(e.active, i, i+1)
 		e.note("heals", a, e.apply())
 	}
-	for len(e.waiting) > 0 && e.waiting[0].at <= now {
-		a := e.waiting[0]
-		e.waiting = slices.Delete(e.waiting, 0, 1)
+	for i := 0; i < len(e.waiting) && e.waiting[i].at <= now; {
+		a := e.waiting[i]
+		if a.when != nil && !holds(a.when) {
+			i++
+			continue
+		}
+		e.waiting = slices.Delete(e.waiting, i, i+1)
 		a.at = now
 		if k, _ := rack.LookupFaultKind(a.Fault.Kind); k.Once {
 			e.note("breaks", a, e.body.Once(&a.Fault))
@@ -287,7 +305,7 @@ func Recorded(record []Entry) []rack.FaultSpec {
 				start = r.Seconds
 			}
 			f := r.Fault
-			f.At = round(r.Seconds - start)
+			f.At, f.When = round(r.Seconds-start), ""
 			index[r.ID] = len(faults)
 			faults = append(faults, f)
 		default:

@@ -87,6 +87,42 @@ func TestFaultsAddUp(t *testing.T) {
 	}
 }
 
+// TestWhen: what waits for a condition breaks when it comes true, not before its time, and is replayed by the time it had.
+func TestWhen(t *testing.T) {
+	b := &body{}
+	e := fault.New(b)
+	for _, f := range []rack.FaultSpec{
+		{Kind: "fan-stuck", Target: "fan-1", At: 2 * s, When: "unit-1.rail = on", Until: "unit-1.rail = off"},
+		{Kind: "fan-stuck", Target: "fan-2", When: "unit-1.rail = off", For: s},
+	} {
+		if _, err := e.Inject(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stuck := func() (n int) {
+		for _, f := range b.effects.Plant.Fan {
+			if f.Stuck {
+				n++
+			}
+		}
+		return n
+	}
+	for i, step := range []struct {
+		at   float64
+		rail bool
+		want int
+	}{{0, true, -1}, {1, false, 1}, {2, false, 0}, {3, true, 1}, {4, true, 1}, {5, false, 0}} {
+		b.rail = step.rail
+		e.Step(at(step.at))
+		if step.want >= 0 && stuck() != step.want {
+			t.Errorf("step %d: %d fans are stuck, want %d", i, stuck(), step.want)
+		}
+	}
+	if again := fault.Recorded(e.Record()); len(again) != 2 || again[1].At != 2*s || again[1].For != 2*s || again[1].When != "" || again[1].Until != "" {
+		t.Errorf("%+v", again)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, f := range []rack.FaultSpec{
 		{Kind: "gremlins", Target: "rack"},
@@ -102,6 +138,9 @@ func TestRefused(t *testing.T) {
 		{Kind: "bmc-restart", Target: "unit-1", For: s},
 		{Kind: "brown-out", Target: "rack", For: -s},
 		{Kind: "brown-out", Target: "rack", Until: "unit-1.rail"},
+		{Kind: "brown-out", Target: "rack", Until: "unit-7.rail = on"},
+		{Kind: "brown-out", Target: "rack", When: "fan-3.rpm = 0"},
+		{Kind: "brown-out", Target: "rack", When: "always"},
 		{Kind: "git-down", Target: "mirror"},
 	} {
 		if _, err := fault.New(&body{}).Inject(f); err == nil {

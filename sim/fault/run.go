@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/racklet/racklet/rack"
@@ -36,13 +37,14 @@ type CheckOutcome struct {
 type FaultOutcome struct {
 	Fault   string  `json:"fault"`
 	At      float64 `json:"at" doc:"seconds from the start at which it broke"`
-	Noticed float64 `json:"noticed" doc:"seconds until a controller logged it"`
-	Healed  float64 `json:"healed" doc:"seconds from its end until all units ran as before; below 0: not within the scenario"`
+	Noticed float64 `json:"noticed" doc:"seconds until a controller logged something that can come of it"`
+	Healed  float64 `json:"healed" doc:"seconds from its end until as many units ran as at the start; below 0: not within the scenario"`
 
-	id      int
-	events  uint64
-	over    float64
-	running float64
+	id    int
+	spec  rack.FaultSpec
+	signs int     // that were there before
+	over  float64 // seconds from the start at which it ended; below 0: not yet
+	ends  bool    // it ends by itself
 }
 
 // Failed says whether the scenario failed.
@@ -61,10 +63,10 @@ type Run struct {
 	scenario *rack.Scenario
 	engine   *Engine
 	start    time.Duration
-	base     int // entries of the engine's record before the run
-	seen     int // entries that were looked at
-	events   uint64
-	running  float64 // units, at the last look
+	ids      []int   // of its faults
+	seen     int     // entries of the engine's record that were looked at
+	before   *View   // the last look
+	running  float64 // units, at the start
 	checks   []check
 	watch    *watch
 	out      Outcome
@@ -80,12 +82,11 @@ func Start(s *rack.Scenario, e *Engine, view *View) (*Run, error) {
 			return nil, fmt.Errorf("faults[%d]: %w", i, err)
 		}
 	}
-	r := &Run{scenario: s, engine: e, start: view.Now, base: len(e.Record()), events: view.Events,
+	r := &Run{scenario: s, engine: e, start: view.Now, seen: len(e.Record()), before: view,
 		out: Outcome{Scenario: s.Metadata.Name, Teaches: s.Spec.Teaches, State: "running", Checks: []CheckOutcome{}, Invariants: []CheckOutcome{}, Faults: []FaultOutcome{}, Record: []Entry{}}}
 	c := rack.Condition{Subject: "units", Field: "running"}
 	running, _ := view.Read(&c)
 	r.running = running.Number
-	r.seen = r.base
 	for i, x := range s.Spec.Expect {
 		c, err := rack.ParseCondition(x.That)
 		if err != nil {
@@ -102,14 +103,48 @@ func Start(s *rack.Scenario, e *Engine, view *View) (*Run, error) {
 		r.out.Invariants = append(r.out.Invariants, CheckOutcome{That: v.name, State: "holds"})
 	}
 	for _, f := range s.Spec.Faults {
-		if _, err := e.Inject(f); err != nil {
+		id, err := e.Inject(f)
+		if err != nil {
+			r.heal()
 			return nil, err
 		}
+		r.ids = append(r.ids, id)
 	}
 	return r, nil
 }
 
-// Step looks at the rack; it reports whether the run is over.
+// heal ends what the scenario broke and did not end itself.
+func (r *Run) heal() {
+	for _, id := range r.ids {
+		_ = r.engine.Clear(id) // most are over by themselves
+	}
+}
+
+// settled says whether nothing can come any more that the scenario is about.
+func (r *Run) settled() bool {
+	if r.scenario.Spec.Ends != rack.EndsSettled {
+		return false
+	}
+	for i := range r.checks {
+		if !r.checks[i].done {
+			return false
+		}
+	}
+	begun := 0
+	for i := range r.out.Faults {
+		f := &r.out.Faults[i]
+		if !slices.Contains(r.ids, f.id) {
+			continue
+		}
+		begun++
+		if f.Healed < 0 && (f.over >= 0 || f.ends) {
+			return false
+		}
+	}
+	return begun == len(r.ids)
+}
+
+// Step looks at the rack; it reports whether the run is over. Then all that it broke is healed.
 func (r *Run) Step(v *View) (over bool) {
 	if r.out.State != "running" {
 		return true
@@ -125,10 +160,16 @@ func (r *Run) Step(v *View) (over bool) {
 		}
 	})
 	r.follow(t, v)
-	if t < time.Duration(r.scenario.Spec.Length) {
+	settled := r.settled()
+	if t < time.Duration(r.scenario.Spec.Length) && !settled {
 		return false
 	}
+	r.heal()
+	r.follow(t, v)
 	r.out.State = "passed"
+	if r.scenario.Spec.Ends == rack.EndsSettled && !settled {
+		r.out.Checks = append(r.out.Checks, CheckOutcome{That: "settled", Why: "all that ran runs again, and what broke is over", State: "failed", At: t.Seconds(), Seen: "not at its end"})
+	}
 	for i := range r.out.Checks {
 		if o := &r.out.Checks[i]; o.State != "passed" {
 			r.out.State = "failed"
@@ -193,7 +234,8 @@ func (r *Run) follow(t time.Duration, v *View) {
 		e.Seconds -= r.start.Seconds()
 		r.out.Record = append(r.out.Record, e)
 		if e.Event == "breaks" {
-			f := FaultOutcome{Fault: e.Fault.String(), At: e.Seconds, Noticed: -1, Healed: -1, id: e.ID, events: r.events, over: -1, running: r.running}
+			f := FaultOutcome{Fault: e.Fault.String(), At: e.Seconds, Noticed: -1, Healed: -1, id: e.ID, spec: e.Fault, signs: signs(&e.Fault, r.before), over: -1,
+				ends: e.Fault.For > 0 || e.Fault.Until != ""}
 			if k, _ := rack.LookupFaultKind(e.Fault.Kind); k.Once {
 				f.over = e.Seconds
 			}
@@ -208,16 +250,42 @@ func (r *Run) follow(t time.Duration, v *View) {
 	}
 	for i := range r.out.Faults {
 		f := &r.out.Faults[i]
-		if f.Noticed < 0 && v.Events > f.events {
+		if f.Noticed < 0 && signs(&f.spec, v) > f.signs {
 			f.Noticed = t.Seconds() - f.At
 		}
-		if whole := reading.Number >= f.running && v.RMCAlive; f.over >= 0 && t.Seconds() > f.over && f.Healed < 0 && whole {
+		if whole := reading.Number >= r.running && v.RMCAlive; f.over >= 0 && t.Seconds() > f.over && f.Healed < 0 && whole {
 			f.Healed = t.Seconds() - f.over
 		} else if f.Healed >= 0 && !whole && t.Seconds()-f.over < 10 {
 			f.Healed = -1 // it looked whole only because nobody had looked yet
 		}
 	}
-	r.events, r.running = v.Events, reading.Number
+	r.before = v
+}
+
+// signs counts what controllers have logged that can come of a fault: about a unit, what its BMC says and the RMC of it;
+// about cables and services, the checks that units fail at on their way to them; about the rest, everything.
+func signs(f *rack.FaultSpec, v *View) (n int) {
+	k, _ := rack.LookupFaultKind(f.Kind)
+	words := []string{" "} // each word has one before it
+	switch k.Target {
+	case rack.OnPort, rack.OnUnits:
+		words = []string{" network.", " source.", " os."}
+	case rack.OnService:
+		words = []string{" source.", " tuf.", " rack.", " os."}
+	case rack.OnUnit:
+	default:
+		return int(v.Events)
+	}
+	for i := range v.Units {
+		u := &v.Units[i]
+		if k.Target != rack.OnService && f.Target != "gateway" && !slices.Contains(f.Targets(), u.Unit) {
+			continue
+		}
+		for _, w := range words {
+			n += strings.Count(u.Log, w)
+		}
+	}
+	return n
 }
 
 // Stop ends a run before its time.

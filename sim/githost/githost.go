@@ -29,6 +29,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,7 +68,8 @@ type Host struct {
 	backend  string // path of git http-backend
 
 	fetches  fetches
-	patience time.Duration // bodyTimeout, but in tests
+	instead  atomic.Pointer[string] // where units' repositories are, if not in repositories()
+	patience time.Duration          // bodyTimeout, but in tests
 }
 
 // New prepares the directory and returns the host. It needs git.
@@ -101,6 +103,18 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 }
 
 func (h *Host) repositories() string { return filepath.Join(h.cfg.Dir, "git") }
+
+// Pretend has units see the repositories below another directory, as if the host had been taken over; "" ends it. The
+// operator goes on seeing the right ones.
+func (h *Host) Pretend(dir string) { h.instead.Store(&dir) }
+
+// root is where the repositories are that somebody sees.
+func (h *Host) root(operator bool) string {
+	if dir := h.instead.Load(); !operator && dir != nil && *dir != "" {
+		return *dir
+	}
+	return h.repositories()
+}
 
 // Token is the operator's password.
 func (h *Host) Token() string { return h.token }
@@ -251,7 +265,8 @@ func (h *Host) handler(write bool) http.Handler {
 			http.Error(w, "units cannot push", http.StatusForbidden)
 			return
 		}
-		if _, err := os.Stat(filepath.Join(h.repositories(), m[1]+".git", "HEAD")); err != nil {
+		root := h.root(write)
+		if _, err := os.Stat(filepath.Join(root, m[1]+".git", "HEAD")); err != nil {
 			http.NotFound(w, r)
 			return
 		}
@@ -278,7 +293,7 @@ func (h *Host) handler(write bool) http.Handler {
 			return
 		}
 		defer release()
-		env := append(h.environment(), "GIT_PROJECT_ROOT="+h.repositories(), "GIT_HTTP_EXPORT_ALL=1")
+		env := append(h.environment(), "GIT_PROJECT_ROOT="+root, "GIT_HTTP_EXPORT_ALL=1")
 		if p := r.Header.Get("Git-Protocol"); p != "" {
 			env = append(env, "GIT_PROTOCOL="+p)
 		}

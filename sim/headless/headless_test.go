@@ -1,10 +1,15 @@
 package headless
 
 import (
+	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,33 +52,72 @@ func report(t testing.TB, o *fault.Outcome) {
 	}
 }
 
-// TestScenarios runs every scenario of the examples that needs no machine.
+var update = flag.Bool("update", false, "write what scenarios measure into docs/faults.md")
+
+// TestScenarios runs every scenario of the examples that needs no machine. What it measures is printed, and docs/faults.md
+// has it.
 func TestScenarios(t *testing.T) {
 	racktest.Tool(t, "git")
 	files, err := filepath.Glob(scenarios + "/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scenarios", err)
 	}
-	for _, file := range files {
-		s := load(t, file)
-		if want := s.Metadata.Name + ".yaml"; filepath.Base(file) != want {
-			t.Errorf("%s is called %s", file, s.Metadata.Name)
-		}
-		if s.Spec.Needs != rack.NeedsFirmware {
-			continue
-		}
-		t.Run(s.Metadata.Name, func(t *testing.T) {
-			t.Parallel()
-			o, err := Run(t.Context(), s, "")
-			if err != nil {
-				t.Fatal(err)
+	outcomes := make([]*fault.Outcome, len(files))
+	passed := t.Run("all", func(t *testing.T) {
+		for i, file := range files {
+			s := load(t, file)
+			if want := s.Metadata.Name + ".yaml"; filepath.Base(file) != want {
+				t.Errorf("%s is called %s", file, s.Metadata.Name)
 			}
-			t.Logf("%.0f s in %.2f s", o.Seconds, o.Wall)
-			report(t, o)
-			if o.Failed() && !t.Failed() {
-				t.Errorf("%+v", o)
+			if s.Spec.Needs != rack.NeedsFirmware {
+				continue
 			}
-		})
+			t.Run(s.Metadata.Name, func(t *testing.T) {
+				t.Parallel()
+				o, err := Run(t.Context(), s, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				outcomes[i] = o
+				t.Logf("%.0f s in %.2f s", o.Seconds, o.Wall)
+				report(t, o)
+				if o.Failed() && !t.Failed() {
+					t.Errorf("%+v", o)
+				}
+			})
+		}
+	})
+	if !passed {
+		return
+	}
+	outcomes = slices.DeleteFunc(outcomes, func(o *fault.Outcome) bool { return o == nil })
+	if len(outcomes) < 40 {
+		t.Errorf("only %d scenarios", len(outcomes))
+	}
+	table := fault.Table(outcomes)
+	for line := range strings.Lines(table) {
+		t.Attr("table", strings.TrimSpace(line))
+	}
+	if runtime.GOARCH != "amd64" {
+		return // others round otherwise, and physics follows
+	}
+	const page = "../../docs/faults.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := bytes.Cut(text, []byte("```text headless\n"))
+	old, after, end := bytes.Cut(rest, []byte("```\n"))
+	switch {
+	case !ok || !end:
+		t.Fatalf("%s has no table", page)
+	case string(old) == table:
+	case *update:
+		if err := os.WriteFile(page, slices.Concat(before, []byte("```text headless\n"+table+"```\n"), after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("%s has another table than scenarios measure: go test ./sim/headless -run TestScenarios -update\n%s", page, table)
 	}
 }
 

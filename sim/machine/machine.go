@@ -53,6 +53,7 @@ type Spec struct {
 	MAC            net.HardwareAddr
 	Virtualization bool  // gives the guest the virtualisation extensions, under TCG
 	Disk           bool  // attach the data disk; EnsureDisk has made it
+	DiskFull       bool  // it takes no more data: SetDiskFull
 	ClockOffset    int64 // seconds that the real-time clock is ahead
 
 	Kernel, Initramfs, Cmdline string // paths of two files, the second may be empty
@@ -96,6 +97,8 @@ type Machine struct {
 	qmp     *qmp
 	done    chan struct{}
 	exit    Exit // valid once done is closed
+
+	disk sync.Mutex // guards spec.DiskFull
 
 	mu     sync.Mutex
 	killed bool
@@ -205,14 +208,19 @@ func (s *Spec) arguments() ([]string, error) {
 		args = append(args, "-append", s.Cmdline)
 	}
 	if s.Disk {
-		node, err := json.Marshal(map[string]any{
-			"driver": "raw", "node-name": "data", "discard": "unmap", "detect-zeroes": "unmap",
-			"file": map[string]any{"driver": "file", "filename": DiskPath(s.Dir), "discard": "unmap"},
-		})
-		if err != nil {
-			return nil, err
+		nodes := []any{map[string]any{"driver": "file", "node-name": diskFile, "filename": DiskPath(s.Dir), "discard": "unmap"}}
+		if s.DiskFull {
+			nodes = append(nodes, fullDisk())
 		}
-		args = append(args, "-blockdev", string(node), "-device", "virtio-blk-pci,drive=data,serial="+DiskSerial)
+		for _, node := range append(nodes, diskOn(s.DiskFull)) {
+			text, err := json.Marshal(node)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "-blockdev", string(text))
+		}
+		// Errors go to the guest, as a disk's do: else QEMU stops the guest when the host has no room left.
+		args = append(args, "-device", "virtio-blk-pci,drive=data,serial="+DiskSerial+",werror=report,rerror=report")
 	}
 	return args, nil
 }
@@ -326,6 +334,60 @@ func (m *Machine) Resume(ctx context.Context) error { return m.qmp.execute(ctx, 
 // SetLink tells the guest's network card whether it has a carrier.
 func (m *Machine) SetLink(ctx context.Context, up bool) error {
 	return m.qmp.execute(ctx, "set_link", map[string]any{"name": "net0", "up": up}, nil)
+}
+
+// The data disk in QEMU's block layer: the guest's device is on "data", that on the file, with a filter between them while
+// the disk is full.
+const (
+	diskFile   = "data-file"
+	diskFilter = "data-full"
+)
+
+// diskOn is the node that the guest's device is on.
+func diskOn(full bool) map[string]any {
+	under := diskFile
+	if full {
+		under = diskFilter
+	}
+	return map[string]any{"driver": "raw", "node-name": "data", "discard": "unmap", "detect-zeroes": "unmap", "file": under}
+}
+
+// fullDisk is the filter: reads pass, writes fail for lack of space.
+func fullDisk() map[string]any {
+	const noSpace = 28 // ENOSPC
+	var rules []any
+	for _, kind := range []string{"write", "write-zeroes"} {
+		rules = append(rules, map[string]any{"event": "none", "iotype": kind, "errno": noSpace})
+	}
+	return map[string]any{"driver": "blkdebug", "node-name": diskFilter, "image": diskFile, "inject-error": rules}
+}
+
+// SetDiskFull says whether the data disk takes no more data; what is on it can be read. The guest's writes fail.
+func (m *Machine) SetDiskFull(ctx context.Context, full bool) error {
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if full == m.spec.DiskFull {
+		return nil
+	}
+	if err := m.setDiskFull(ctx, full); err != nil {
+		return fmt.Errorf("disk of %s: %w", m.spec.Name, err)
+	}
+	m.spec.DiskFull = full
+	return nil
+}
+
+func (m *Machine) setDiskFull(ctx context.Context, full bool) error {
+	reopen := map[string]any{"options": []any{diskOn(full)}}
+	if full {
+		if err := m.qmp.execute(ctx, "blockdev-add", fullDisk(), nil); err != nil {
+			return err
+		}
+		return m.qmp.execute(ctx, "blockdev-reopen", reopen, nil)
+	}
+	if err := m.qmp.execute(ctx, "blockdev-reopen", reopen, nil); err != nil {
+		return err
+	}
+	return m.qmp.execute(ctx, "blockdev-del", map[string]any{"node-name": diskFilter}, nil)
 }
 
 // DiskPath is the data disk of the machine whose directory is dir.

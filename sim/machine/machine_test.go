@@ -148,6 +148,36 @@ func TestConsoleAndMonitor(t *testing.T) {
 }
 
 // TestCPUTime compares a guest that spins with one that waits.
+// TestDiskFull: a disk fills up and is emptied under a machine that runs, as often as one likes. That its guest's writes
+// fail and its reads do not is shown by the scenario machine-disk-full.
+func TestDiskFull(t *testing.T) {
+	m := start(t, halt)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	filters := func() (n int) {
+		var nodes []struct {
+			Driver string `json:"drv"`
+		}
+		if err := m.qmp.execute(ctx, "query-named-block-nodes", nil, &nodes); err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range nodes {
+			if node.Driver == "blkdebug" {
+				n++
+			}
+		}
+		return n
+	}
+	for i, full := range []bool{false, true, true, false, true, false, false} {
+		if err := m.SetDiskFull(ctx, full); err != nil {
+			t.Fatal(i, err)
+		}
+		if n := filters(); (n == 1) != full || n > 1 {
+			t.Errorf("%d: full is %v, %d filters", i, full, n)
+		}
+	}
+}
+
 func TestCPUTime(t *testing.T) {
 	used := func(m *Machine) time.Duration {
 		bufio.NewReader(m.Console).ReadByte() // it runs

@@ -1,5 +1,5 @@
 // Command testtime runs `go test` and tells what happened in a form that people read: a line as each
-// package ends, failures in full, skipped tests with their reasons, the slowest tests, and last
+// package ends, failures in full, skipped tests with their reasons, tables, the slowest tests, and last
 //
 //	N passed, N failed, N skipped
 //
@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -46,6 +48,7 @@ type event struct {
 	Elapsed     float64 // seconds
 	Output      string
 	FailedBuild string
+	Key, Value  string // of an attribute
 }
 
 type id struct{ pkg, test string }
@@ -64,10 +67,11 @@ type report struct {
 	failedTests             map[string]int // by package
 	packages, tests         []timing
 	skips                   []string
+	tables                  map[id][]string // lines that tests want seen, by testing.T.Attr("table", line)
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, output: map[id][]string{}, build: map[string][]string{}, failedTests: map[string]int{}}
+	return &report{out: out, output: map[id][]string{}, build: map[string][]string{}, failedTests: map[string]int{}, tables: map[id][]string{}}
 }
 
 func (r *report) read(in io.Reader) {
@@ -93,6 +97,10 @@ func (r *report) event(e event) {
 	switch e.Action {
 	case "build-output":
 		r.build[e.ImportPath] = append(r.build[e.ImportPath], e.Output)
+	case "attr":
+		if e.Key == "table" {
+			r.tables[k] = append(r.tables[k], e.Value)
+		}
 	case "output":
 		r.output[k] = append(r.output[k], e.Output)
 	case "pass", "fail", "skip":
@@ -154,6 +162,9 @@ func (r *report) finish(err error) bool {
 	if len(r.skips) > 0 {
 		sort.Strings(r.skips)
 		fmt.Fprintf(r.out, "\nskipped:\n  %s\n", strings.Join(r.skips, "\n  "))
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(r.tables), func(a, b id) int { return strings.Compare(a.pkg+a.test, b.pkg+b.test) }) {
+		fmt.Fprintf(r.out, "\n%s %s:\n  %s\n", short(k.pkg), k.test, strings.Join(r.tables[k], "\n  "))
 	}
 	r.slowest("packages", r.packages, 8)
 	r.slowest("tests", r.tests, 15)

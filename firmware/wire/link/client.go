@@ -296,9 +296,13 @@ func (c *Conn) Heartbeat(ctx context.Context, bmc wire.EID, r *wire.Report) (wir
 }
 
 // WriteSlot writes an image with its signed manifest into the idle slot and has it
-// verified. Progress, if not nil, is called with the bytes written. It returns
+// verified. The BMC decides about the manifest first: what it refuses costs
+// nothing that is in the slot. Progress, if not nil, is called with the bytes written. It returns
 // what the BMC says of the slot; a failed check is a *RefusedError.
 func (c *Conn) WriteSlot(ctx context.Context, bmc wire.EID, image, manifest []byte, progress func(int)) (wire.SlotProgress, error) {
+	if p, err := c.sendManifest(ctx, bmc, manifest); err != nil {
+		return p, fmt.Errorf("offer slot manifest: %w", err)
+	}
 	b, err := c.oem(ctx, bmc, wire.CmdSlotErase, wire.AppendSlotErase(nil, uint32(len(image))))
 	p, err := parse(bmc, wire.CmdSlotErase, b, err, wire.ParseSlotProgress)
 	if err != nil {
@@ -315,16 +319,24 @@ func (c *Conn) WriteSlot(ctx context.Context, bmc wire.EID, image, manifest []by
 			progress(off)
 		}
 	}
+	if p, err = c.sendManifest(ctx, bmc, manifest); err != nil {
+		return p, fmt.Errorf("commit idle slot: %w", err)
+	}
+	if p.State != wire.SlotValid {
+		return p, errors.New("commit idle slot: the slot is " + p.State.String())
+	}
+	return p, nil
+}
+
+// sendManifest sends a slot manifest in parts: before the image as an offer, behind it to commit.
+func (c *Conn) sendManifest(ctx context.Context, bmc wire.EID, manifest []byte) (p wire.SlotProgress, err error) {
 	for off := 0; off < len(manifest); {
 		part := manifest[off:min(off+wire.MaxManifestPart, len(manifest))]
 		b, err := c.oem(ctx, bmc, wire.CmdSlotCommit, wire.AppendSlotCommit(nil, uint32(len(manifest)), uint32(off), part))
 		if p, err = parse(bmc, wire.CmdSlotCommit, b, err, wire.ParseSlotProgress); err != nil {
-			return p, fmt.Errorf("commit idle slot: %w", err)
+			return p, err
 		}
 		off += len(part)
-	}
-	if p.State != wire.SlotValid {
-		return p, errors.New("commit idle slot: the slot is " + p.State.String())
 	}
 	return p, nil
 }

@@ -263,16 +263,20 @@ func (b *BMC) writeSlot(h wire.Header, p, resp []byte) []byte {
 		switch {
 		case err != nil:
 			return fail(codeOf(err))
-		case !b.erased:
-			return fail(wire.CodeBusy)
 		case int(off)+len(part) < int(total):
 			return progress()
 		}
+		offer := !b.erased
 		b.erased = false
 		if len(part) > 0 && part[0] == '!' { // a manifest that a test wants refused
 			f := wire.MakeFailure("slot.signature", "2 signatures", "1 signature")
-			b.slots[idle] = wire.SlotInfo{State: wire.SlotInvalid, Failure: f}
+			if !offer {
+				b.slots[idle] = wire.SlotInfo{State: wire.SlotInvalid, Failure: f}
+			}
 			return wire.AppendFailure(fail(wire.CodeRefused), &f)
+		}
+		if offer {
+			return progress()
 		}
 		b.slots[idle] = wire.SlotInfo{State: wire.SlotValid, SecurityVersion: 2, Version: wire.MakeText32("v0.2.0")}
 	}
