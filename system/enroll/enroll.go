@@ -502,6 +502,9 @@ func (v *Verifier) Identify(ctx context.Context, req *api.IdentityRequest, from 
 		return nil, err
 	case epoch != u.epoch:
 		return nil, errAgain
+	case v.takenLocked(u, req.WireGuardKey):
+		// Two peers of one key would draw each other's traffic.
+		return nil, refuse("enroll.request", "a WireGuard key of its own", "the key of another peer")
 	}
 	a := &admission{Key: digest, WireGuard: req.WireGuardKey, Boot: e.BootCount, Issued: now, NotAfter: now.Add(Lifetime).Truncate(time.Second),
 		Sequence: s.Sequence, Commit: s.Commit, Release: s.Releases[s.Units[u.Name]].Version,
@@ -519,6 +522,14 @@ func (v *Verifier) Identify(ctx context.Context, req *api.IdentityRequest, from 
 	v.log.Info("a unit is admitted", "unit", u.Name, "release", a.Release, "sequence", a.Sequence, "boot", a.Boot, "until", a.NotAfter)
 	v.tellLocked(true)
 	return &api.Identity{CA: string(ca), ClientCert: string(client), ServingCert: string(serving), NotAfter: a.NotAfter, Cluster: cluster}, nil
+}
+
+// takenLocked reports whether a peer other than u has the WireGuard key.
+func (v *Verifier) takenLocked(u *unit, key string) bool {
+	if m := v.o.Management; m != nil && m.PublicKey == key {
+		return true
+	}
+	return slices.ContainsFunc(v.units, func(o *unit) bool { return o != u && o.admission != nil && o.admission.WireGuard == key })
 }
 
 // errAgain asks a unit to ask again: its BMC told of a reset or worse while it

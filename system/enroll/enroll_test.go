@@ -215,6 +215,27 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// TestWireGuardKeyIsItsOwn: a unit cannot draw another one's traffic by claiming
+// its WireGuard key, which is no secret.
+func TestWireGuardKeyIsItsOwn(t *testing.T) {
+	b := newBench(t)
+	one, _ := b.admit("unit-1")
+	two := enrolltest.NewApplicant(t, "unit-2")
+	var r *api.Refusal
+	if _, err := b.ask(two.Claim(t, one.WireGuard)); !errors.As(err, &r) || r.Check != "enroll.request" {
+		t.Errorf("claimed: %v", err)
+	}
+	if !b.status("unit-1").Trusted || b.status("unit-2").Trusted {
+		t.Error("the claim changed who is admitted")
+	}
+	if _, err := b.ask(two); err != nil {
+		t.Errorf("with its own key: %v", err)
+	}
+	if _, err := b.ask(one); err != nil {
+		t.Errorf("renewal with the same key: %v", err)
+	}
+}
+
 // TestRollout: a push evicts nobody, N and N-1 coexist, N-2 is out, and so is
 // whatever the owners' floor forbids.
 func TestRollout(t *testing.T) {

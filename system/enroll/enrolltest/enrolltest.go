@@ -236,6 +236,20 @@ func NewApplicant(t testing.TB, unit string) *Applicant {
 	if a.WireGuard, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
+	a.request(t, unit)
+	return a
+}
+
+// Claim is a as it asks with the WireGuard key of somebody else.
+func (a *Applicant) Claim(t testing.TB, wireguard *ecdh.PrivateKey) *Applicant {
+	t.Helper()
+	claim := &Applicant{Key: a.Key, WireGuard: wireguard}
+	claim.request(t, a.Request.Unit)
+	return claim
+}
+
+func (a *Applicant) request(t testing.TB, unit string) {
+	t.Helper()
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, a.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +265,6 @@ func NewApplicant(t testing.TB, unit string) *Applicant {
 	if a.Request.Signature, err = ecdsa.SignASN1(rand.Reader, a.Key, sum[:]); err != nil {
 		t.Fatal(err)
 	}
-	return a
 }
 
 // KeyPEM is a private key as a file holds it.
