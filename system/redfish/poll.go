@@ -61,8 +61,14 @@ func (s *Service) pollRMC(ctx context.Context) {
 		if unmeasuredRack(state) != unmeasuredRack(s.rack) {
 			s.answers.changed()
 		}
+		moved := (state.AnswerMask ^ s.rack.AnswerMask) | (state.PresentMask ^ s.rack.PresentMask)
 		s.rack = state
 		s.mu.Unlock()
+		for _, u := range s.units { // the RMC is the first to see that a BMC came or went
+			if moved&(1<<u.slot) != 0 {
+				u.look()
+			}
+		}
 		if now := s.clock.Now(); now.Sub(clock) >= setClock || state.Flags&wire.RackClockSet == 0 {
 			if s.conn.SetTime(ctx, wire.EIDRMC, uint64(now.UnixMilli())) == nil {
 				clock = now
@@ -76,6 +82,9 @@ func (s *Service) pollRMC(ctx context.Context) {
 		}
 		if state.LastEvent != s.rmc.after {
 			s.pollEvents(ctx, &s.rmc)
+			for _, u := range s.units { // a grant, a fault of the bus: most are about some unit
+				u.look()
+			}
 		}
 		board = s.pollBoard(ctx, &s.rmc, board)
 	})
@@ -107,12 +116,16 @@ func (s *Service) pollPolicies(ctx context.Context, told bool) bool {
 
 func (s *Service) pollUnit(ctx context.Context, u *unit) {
 	var clock, report, slots, board time.Time
-	every(ctx, pollState, func() {
+	end, calm := uint64(0), false
+	poll := func() {
+		calm = false
 		state, err := s.refresh(ctx, u)
 		if err != nil {
 			return
 		}
 		now := s.clock.Now()
+		calm = steadyState(&state) && s.still(u, now) && state.ConsoleEnd == end
+		end = state.ConsoleEnd
 		if now.Sub(clock) >= setClock || state.Flags&wire.FlagClockSet == 0 {
 			if s.conn.SetTime(ctx, u.eid, uint64(now.UnixMilli())) == nil {
 				clock = now
@@ -146,7 +159,47 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 			}
 		}
 		board = s.pollBoard(ctx, &u.controller, board)
-	})
+	}
+	for ctx.Err() == nil {
+		poll()
+		wait := pollState
+		if calm {
+			wait = pollCalm
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-u.now:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// still says that nothing has moved at a unit for a while.
+func (s *Service) still(u *unit, now time.Time) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return now.Sub(u.movedAt) >= calmAfter
+}
+
+// look has a unit's BMC asked at once.
+func (u *unit) look() {
+	select {
+	case u.now <- struct{}{}:
+	default:
+	}
+}
+
+// steadyState says that a unit is where it may stay for long.
+func steadyState(st *wire.UnitState) bool {
+	switch st.State {
+	case wire.StateOff, wire.StateFaulted:
+		return st.ObservedGeneration == st.DesiredGeneration
+	case wire.StateRunning:
+		return st.ObservedGeneration == st.DesiredGeneration && (st.Stage == wire.StageRunning || st.Stage == wire.StageFailed)
+	}
+	return false
 }
 
 // refresh asks a BMC for its state.
@@ -169,6 +222,7 @@ func (s *Service) refresh(ctx context.Context, u *unit) (wire.UnitState, error) 
 	}
 	if unmeasured(state) != unmeasured(u.state) {
 		s.answers.changed()
+		u.movedAt = s.clock.Now()
 	}
 	u.state = state
 	return state, nil

@@ -65,6 +65,8 @@ func (systemClock) Now() time.Time { return time.Now() }
 // How often the controllers are asked, and from when on they count as silent.
 const (
 	pollState   = 250 * time.Millisecond
+	pollCalm    = time.Second      // a BMC at which nothing happens
+	calmAfter   = 10 * time.Second // since something did
 	pollReport  = time.Second
 	pollSlots   = 10 * time.Second
 	pollConsole = 60 * time.Millisecond // while someone looks at it
@@ -126,9 +128,11 @@ type unit struct {
 	report   link.AgedReport
 	asked    time.Time // when the report was asked for
 	console  *console
-	quoted   time.Time // when it gave evidence last
-	updating bool      // its idle slot is being written by this service
-	stageAt  time.Time // when the present stage was first seen
+	quoted   time.Time     // when it gave evidence last
+	movedAt  time.Time     // when its state changed last, but for what is measured
+	now      chan struct{} // ask its BMC at once
+	updating bool          // its idle slot is being written by this service
+	stageAt  time.Time     // when the present stage was first seen
 	boot     bootTimes
 }
 
@@ -158,7 +162,7 @@ func New(o Options) (*Service, error) {
 			return nil, fmt.Errorf("unit %s: slot %d is taken by %s", spec.Metadata.Name, slot, other)
 		}
 		taken[slot] = spec.Metadata.Name
-		u := &unit{spec: spec, slot: slot, console: newConsole()}
+		u := &unit{spec: spec, slot: slot, console: newConsole(), now: make(chan struct{}, 1)}
 		u.eid, u.name = wire.BMC(slot), spec.Metadata.Name
 		u.state = wire.UnitState{Slot: slot, BootSlot: wire.SlotNone, BootOverride: wire.SlotNone}
 		u.report.Age = wire.AgeNever
@@ -287,6 +291,7 @@ func (s *Service) desire(ctx context.Context, u *unit, d wire.Desired) error {
 		return fmt.Errorf("desired generation %d: the BMC holds %d", d.Generation, g.Desired)
 	}
 	_, err = s.refresh(ctx, u)
+	u.look() // for what follows
 	return err
 }
 

@@ -362,6 +362,7 @@ func (s *Service) reset(ctx context.Context, u *unit, kind string) error {
 		return err
 	}
 	_, err = s.refresh(ctx, u)
+	u.look() // for what follows
 	return err
 }
 
