@@ -118,34 +118,36 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return first
 }
 
-// live moves the readings of every unit once a second, and has one unit in a hundred log something.
+// live moves the readings of every unit once a second, rack by rack, and has one unit in a hundred log something.
 func (f *Fleet) live(ctx context.Context) {
-	t := time.NewTicker(time.Second)
+	t := time.NewTicker(time.Second / time.Duration(len(f.racks)))
 	defer t.Stop()
-	for second := 0; ; second++ {
-		for i, r := range f.racks {
-			total := uint64(0)
-			for slot, b := range r.BMCs {
-				heat := 45 + 10*math.Sin(float64(second+7*i+13*int(slot))/60)
-				b.Update(func(st *wire.UnitState) {
-					st.MilliCelsius = int32(heat * 1000)
-					st.Millijoules += 3200
-					st.RailMillis += 1000
-					total += st.Millijoules
-				})
-				b.SetReport(wire.Report{Release: wire.MakeText32("0.1.0"), UptimeSeconds: uint32(second), CPUPermille: uint16(f.rng.IntN(1000)), MemoryUsedKiB: 200 << 10, MemoryTotalKiB: 1 << 20})
-				if f.rng.IntN(100) == 0 {
-					b.Record(wire.EventThermal, 0, "load changed", wire.Failure{})
-				}
-			}
-			r.Update(func(st *wire.RackState) { st.Millijoules = total })
-		}
+	for n := 0; ; n++ {
+		f.move(n%len(f.racks), n/len(f.racks))
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
 	}
+}
+
+func (f *Fleet) move(rack, second int) {
+	total := uint64(0)
+	for slot, b := range f.racks[rack].BMCs {
+		heat := 45 + 10*math.Sin(float64(second+7*rack+13*int(slot))/60)
+		b.Update(func(st *wire.UnitState) {
+			st.MilliCelsius = int32(heat * 1000)
+			st.Millijoules += 3200
+			st.RailMillis += 1000
+			total += st.Millijoules
+		})
+		b.SetReport(wire.Report{Release: wire.MakeText32("0.1.0"), UptimeSeconds: uint32(second), CPUPermille: uint16(f.rng.IntN(1000)), MemoryUsedKiB: 200 << 10, MemoryTotalKiB: 1 << 20})
+		if f.rng.IntN(100) == 0 {
+			b.Record(wire.EventThermal, 0, "load changed", wire.Failure{})
+		}
+	}
+	f.racks[rack].Update(func(st *wire.RackState) { st.Millijoules = total })
 }
 
 // Ready asks every rack until all its controllers have answered, or ctx ends.

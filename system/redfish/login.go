@@ -90,6 +90,9 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, who *principal)
 	if who == nil {
 		who, wrong = s.authenticate(r)
 	}
+	if who != nil {
+		works(r)
+	}
 	if recorded(r) {
 		rec := &recorder{ResponseWriter: w, s: s, entry: s.entryOf(r, who)}
 		defer rec.finish()

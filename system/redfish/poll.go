@@ -3,6 +3,7 @@ package redfish
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/racklet/racklet/firmware/wire"
@@ -164,7 +165,7 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 		poll()
 		wait := pollState
 		if calm {
-			wait = pollCalm
+			wait = pollCalm - rand.N(pollCalm/4) // not all at once
 		}
 		t := time.NewTimer(wait)
 		select {

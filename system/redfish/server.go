@@ -44,10 +44,10 @@ func (s *Service) ServeLocal(ctx context.Context, l net.Listener) error {
 }
 
 func (s *Service) listen(ctx context.Context, l net.Listener, h http.Handler) error {
-	c := &connections{most: maxConnections, open: map[net.Conn]time.Time{}, all: &s.meters.connections}
+	c := &connections{most: maxConnections, open: map[net.Conn]*connection{}, all: &s.meters.connections}
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader, ConnState: c.note,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: peerContext, ErrorLog: serverLog(s.log),
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: c.context, ErrorLog: serverLog(s.log),
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -60,35 +60,59 @@ func (s *Service) listen(ctx context.Context, l net.Listener, h http.Handler) er
 // serverLog takes what the server says of broken connections, which strangers can cause at will.
 func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
-// connections bounds the connections of a listener. When there are too many, the one that has waited
-// longest without a request is closed, so that idle ones never keep others out.
+// connections bounds the connections of a listener. When there are too many, the one that has waited longest is closed: one without
+// a request, whose request does not come to its end, or of somebody who has not logged in. Idle, slow and unknown ones never
+// keep others out.
 type connections struct {
 	most int
 	mu   sync.Mutex
-	open map[net.Conn]time.Time // since when it waits; zero: it is at work
-	all  *atomic.Int64          // of all listeners
+	open map[net.Conn]*connection
+	all  *atomic.Int64 // of all listeners
+}
+
+type connection struct {
+	since  time.Time   // it waits, or its request began
+	atWork atomic.Bool // for somebody who has logged in
+}
+
+type connectionKey struct{}
+
+// context lets the handler tell for whom a connection works.
+func (c *connections) context(ctx context.Context, conn net.Conn) context.Context {
+	k := &connection{since: time.Now()}
+	c.mu.Lock()
+	c.open[conn] = k
+	c.mu.Unlock()
+	return context.WithValue(peerContext(ctx, conn), connectionKey{}, k)
+}
+
+// works notes that the request is of somebody who has logged in.
+func works(r *http.Request) {
+	if k, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		k.atWork.Store(true)
+	}
 }
 
 func (c *connections) note(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch state {
-	case http.StateActive:
-		c.open[conn] = time.Time{}
-	case http.StateIdle:
-		c.open[conn] = time.Now()
+	case http.StateActive, http.StateIdle:
+		if k := c.open[conn]; k != nil {
+			k.since = time.Now()
+			k.atWork.Store(false)
+		}
 	case http.StateClosed, http.StateHijacked:
 		delete(c.open, conn)
 		c.all.Add(-1)
 	case http.StateNew:
 		c.all.Add(1)
-		c.open[conn] = time.Now()
 		if len(c.open) <= c.most {
 			return
 		}
 		oldest := conn
-		for other, since := range c.open {
-			if !since.IsZero() && since.Before(c.open[oldest]) {
+		for other, k := range c.open {
+			if !k.atWork.Load() && k.since.Before(c.open[oldest].since) {
 				oldest = other
 			}
 		}
