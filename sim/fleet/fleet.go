@@ -9,7 +9,6 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -42,7 +41,7 @@ type Fleet struct {
 	rng      *rand.Rand
 }
 
-// New makes the racks. Their units shall have power.
+// New makes the racks. Their units are off.
 func New(o Options) (*Fleet, error) {
 	if o.Units < 1 {
 		return nil, fmt.Errorf("fleet: %d units, want 1 or more", o.Units)
@@ -61,7 +60,7 @@ func New(o Options) (*Fleet, error) {
 		ro := redfish.Options{Rack: r, Line: fake.Line(), Log: o.Log}
 		for slot := 1; slot <= n; slot++ {
 			u := &rack.ComputeUnit{Metadata: rack.Metadata{Name: fmt.Sprintf("unit-%d", slot)}}
-			u.Spec = rack.ComputeUnitSpec{Slot: rack.SlotID(slot), Platform: "virt", Power: "On"}
+			u.Spec = rack.ComputeUnitSpec{Slot: rack.SlotID(slot), Platform: "virt"}
 			ro.Units = append(ro.Units, u)
 		}
 		s, err := redfish.New(ro)
@@ -150,17 +149,15 @@ func (f *Fleet) move(rack, second int) {
 	f.racks[rack].Update(func(st *wire.RackState) { st.Millijoules = total })
 }
 
-// Ready asks every rack until all its controllers have answered, or ctx ends.
+// Ready waits until every controller has answered, or ctx ends, and switches all units on.
 func (f *Fleet) Ready(ctx context.Context) error {
 	for i := range f.racks {
 		for {
-			w := &discard{header: http.Header{}}
-			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+Host(i)+"/redfish/v1/Systems?$filter=Status/State%20eq%20'UnavailableOffline'", nil)
+			_, body, err := f.ask(ctx, i, http.MethodGet, "/redfish/v1/Systems?$filter=Status/State%20eq%20'UnavailableOffline'", "")
 			if err != nil {
 				return err
 			}
-			f.ServeHTTP(w, r)
-			if strings.Contains(w.body.String(), `"Members@odata.count":0`) {
+			if strings.Contains(body, `"Members@odata.count":0`) {
 				break
 			}
 			select {
@@ -169,16 +166,35 @@ func (f *Fleet) Ready(ctx context.Context) error {
 			case <-time.After(20 * time.Millisecond):
 			}
 		}
+		for slot := range f.racks[i].BMCs {
+			code, body, err := f.ask(ctx, i, http.MethodPost, fmt.Sprintf("/redfish/v1/Systems/unit-%d/Actions/ComputerSystem.Reset", slot), `{"ResetType":"On"}`)
+			if err != nil || code >= 300 {
+				return fmt.Errorf("rack %d: switch unit %d on: %d %s %w", i, slot, code, body, err)
+			}
+		}
 	}
 	return nil
 }
 
-// discard keeps the body of an answer.
-type discard struct {
+// ask is a request of the owner of a rack.
+func (f *Fleet) ask(ctx context.Context, rack int, method, path, body string) (int, string, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+Host(rack)+path, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	w := &answer{header: http.Header{}, code: http.StatusOK}
+	f.ServeHTTP(w, r)
+	return w.code, w.body.String(), nil
+}
+
+// answer keeps what was answered.
+type answer struct {
 	header http.Header
+	code   int
 	body   strings.Builder
 }
 
-func (d *discard) Header() http.Header         { return d.header }
-func (d *discard) Write(b []byte) (int, error) { return io.WriteString(&d.body, string(b)) }
-func (d *discard) WriteHeader(int)             {}
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (a *answer) WriteHeader(code int)        { a.code = code }
