@@ -132,6 +132,7 @@ func (c *controller) run(ctx context.Context) {
 				c.rmc = nil
 			}
 		}
+		c.restart = c.rmc != nil && c.rmc.RestartWanted() // its answer has left since
 		alive := c.rmc != nil && !c.hung
 		if bytes = c.inbox.take(bytes); alive && len(bytes) > 0 {
 			c.rmc.Bus(bytes)

@@ -160,6 +160,7 @@ func (t *tray) run(ctx context.Context) {
 			}
 		}
 		bytes = t.inbox.take(bytes)
+		t.restart = t.bmc != nil && t.bmc.RestartWanted() // its answer has left since
 		if t.bmc != nil && !t.hung {
 			if out = t.hear(bytes, out[:0], resp); len(out) > 0 {
 				t.send(out)

@@ -92,6 +92,7 @@ type BMC struct {
 	clockSet bool
 	busAt    uint64 // ms of the last message from the bus; 0: none yet
 	busLost  bool
+	restart  bool // it was asked to start anew
 
 	// Power: power.go
 	state      wire.State
@@ -126,6 +127,7 @@ type BMC struct {
 	stageSince  uint64
 	overdue     bool // the timeout of this stage has been reported
 	handedOver  bool // stage 1 has handed over since the unit last started: its configuration is out of reach
+	inventory   wire.Inventory
 	report      wire.Report
 	reportAt    uint64
 	reported    bool
@@ -264,3 +266,10 @@ func (b *BMC) advance(now uint64) {
 		b.start()
 	}
 }
+
+// Version of this firmware, as GetFirmware tells it.
+const Version = "0.1.0"
+
+// RestartWanted reports whether the BMC was asked to start anew. Its board does so once the answer has left; the unit's
+// power is not touched.
+func (b *BMC) RestartWanted() bool { return b.restart }

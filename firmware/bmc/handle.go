@@ -64,6 +64,10 @@ var rules = [...]rule{
 	{wire.TypeOEM, wire.CmdGetTime, anySide, getTime},
 	{wire.TypeOEM, wire.CmdReset, operator, reset},
 	{wire.TypeOEM, wire.CmdGetSlots, anySide, getSlots},
+	{wire.TypeOEM, wire.CmdSetInventory, inBand, setInventory},
+	{wire.TypeOEM, wire.CmdGetInventory, operator, getInventory},
+	{wire.TypeOEM, wire.CmdGetFirmware, anySide, getFirmware},
+	{wire.TypeOEM, wire.CmdRestart, operator, restart},
 }
 
 // Handle takes one PLDM message that arrived from a side at a time in milliseconds, and writes the response into resp,
@@ -400,6 +404,40 @@ func getReport(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
 		age = uint32(min(b.now-b.reportAt, uint64(wire.AgeNever-1)))
 	}
 	return wire.AppendAgedReport(dst, age, &b.report), wire.CodeSuccess
+}
+
+func setInventory(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+	v, err := wire.ParseInventory(req)
+	switch {
+	case err != nil:
+		return dst, badRequest(err)
+	case !b.powered():
+		return dst, wire.CodeNotReady
+	}
+	b.inventory = v
+	return dst, wire.CodeSuccess
+}
+
+func getInventory(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+	if code := empty(req); code != wire.CodeSuccess {
+		return dst, code
+	}
+	return wire.AppendInventory(dst, &b.inventory), wire.CodeSuccess
+}
+
+func getFirmware(_ *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+	if code := empty(req); code != wire.CodeSuccess {
+		return dst, code
+	}
+	return wire.AppendFirmware(dst, wire.MakeText32(Version)), wire.CodeSuccess
+}
+
+func restart(b *BMC, _ wire.Side, req, dst []byte) ([]byte, wire.Code) {
+	if code := empty(req); code != wire.CodeSuccess {
+		return dst, code
+	}
+	b.restart = true
+	return dst, wire.CodeSuccess
 }
 
 // maxTime is the year 9999, in Unix milliseconds.

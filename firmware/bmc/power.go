@@ -190,7 +190,7 @@ func (b *BMC) openSwitch(why string) {
 	b.drain = drain{}
 	b.overSince = 0
 	b.broken = wire.Failure{}
-	b.report, b.reported, b.reportStale = wire.Report{}, false, false
+	b.inventory, b.report, b.reported, b.reportStale = wire.Inventory{}, wire.Report{}, false, false
 	if b.staging.side == wire.SideInBand {
 		b.staging.active = false
 	}
@@ -454,7 +454,7 @@ func (b *BMC) unitReset(code uint16) {
 	b.resets++
 	b.handedOver = false // it starts from the boot slot again
 	b.extend(registerRail, &digestReset)
-	b.report, b.reported, b.reportStale = wire.Report{}, false, false
+	b.inventory, b.report, b.reported, b.reportStale = wire.Inventory{}, wire.Report{}, false, false
 	if !b.boot.void {
 		b.boot.void = true
 		b.boot.stage = wire.StagePowered

@@ -68,6 +68,8 @@ func valid(r *rig, kind, command uint8) []byte {
 			return wire.AppendGrant(nil, 5)
 		case wire.CmdHeartbeat:
 			return wire.AppendReport(nil, &wire.Report{})
+		case wire.CmdSetInventory:
+			return wire.AppendInventory(nil, &wire.Inventory{})
 		case wire.CmdSetTime:
 			return wire.AppendTime(nil, 1_800_000_000_000)
 		case wire.CmdReset:
@@ -189,7 +191,7 @@ func TestRulesAreOrdered(t *testing.T) {
 func TestUnitMayNotSpeakWhileItIsOff(t *testing.T) {
 	r := newRig(t)
 	r.step(5)
-	for _, c := range []uint8{wire.CmdReportStage, wire.CmdExtendMeasurement, wire.CmdSetKeyRegister, wire.CmdHeartbeat} {
+	for _, c := range []uint8{wire.CmdReportStage, wire.CmdExtendMeasurement, wire.CmdSetKeyRegister, wire.CmdHeartbeat, wire.CmdSetInventory} {
 		if code, _ := r.call(wire.SideInBand, c, valid(r, wire.TypeOEM, c)); code != wire.CodeNotReady {
 			t.Errorf("command %#x: %v", c, code)
 		}

@@ -29,7 +29,7 @@ var accepted = map[uint8]string{
 	wire.CmdSetDesired: "-bd", wire.CmdReadEvents: "ibd", wire.CmdReadConsole: "-bd", wire.CmdWriteConsole: "-bd",
 	wire.CmdSlotErase: "ibd", wire.CmdSlotWrite: "ibd", wire.CmdSlotCommit: "ibd", wire.CmdGrantPower: "-b-",
 	wire.CmdHeartbeat: "i--", wire.CmdGetReport: "-bd", wire.CmdSetTime: "-bd", wire.CmdGetTime: "ibd", wire.CmdReset: "-bd",
-	wire.CmdGetSlots: "ibd",
+	wire.CmdGetSlots: "ibd", wire.CmdSetInventory: "i--", wire.CmdGetInventory: "-bd", wire.CmdGetFirmware: "ibd", wire.CmdRestart: "-bd",
 }
 
 // monitored is the same for monitoring and control.

@@ -17,7 +17,7 @@ type RMCLines struct {
 
 var rmcCommands = map[uint8]bool{
 	wire.CmdGetRackState: true, wire.CmdSetPolicies: true, wire.CmdSetLED: true, wire.CmdGetPolicies: true,
-	wire.CmdReadEvents: true, wire.CmdSetTime: true, wire.CmdGetTime: true,
+	wire.CmdReadEvents: true, wire.CmdSetTime: true, wire.CmdGetTime: true, wire.CmdGetFirmware: true, wire.CmdRestart: true,
 }
 
 // RMC holds an RMC against the wire.

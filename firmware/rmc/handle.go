@@ -33,6 +33,8 @@ var rules = [...]rule{
 	{wire.TypeOEM, wire.CmdSetPolicies, setPolicies},
 	{wire.TypeOEM, wire.CmdGetPolicies, getPolicies},
 	{wire.TypeOEM, wire.CmdSetLED, setLED},
+	{wire.TypeOEM, wire.CmdGetFirmware, getFirmware},
+	{wire.TypeOEM, wire.CmdRestart, restart},
 }
 
 // types are the PLDM types and their versions.
@@ -106,6 +108,21 @@ func empty(req []byte) wire.Code {
 		return wire.CodeInvalidLength
 	}
 	return wire.CodeSuccess
+}
+
+func getFirmware(_ *RMC, req, dst []byte) ([]byte, wire.Code) {
+	if code := empty(req); code != wire.CodeSuccess {
+		return dst, code
+	}
+	return wire.AppendFirmware(dst, wire.MakeText32(Version)), wire.CodeSuccess
+}
+
+func restart(r *RMC, req, dst []byte) ([]byte, wire.Code) {
+	if code := empty(req); code != wire.CodeSuccess {
+		return dst, code
+	}
+	r.restart = true
+	return dst, wire.CodeSuccess
 }
 
 // setTID takes a terminus ID until the next restart. 0 and FFh are reserved (DSP0240, 9.1).

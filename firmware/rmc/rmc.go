@@ -174,6 +174,7 @@ type RMC struct {
 	heardAt   uint64
 	quiet     bool // it fell silent
 	tid       uint8
+	restart   bool   // it was asked to start anew
 	stray     uint32 // packets that belong to nothing, requests that found no room
 	response  [wire.MaxMessage]byte
 	frame     [wire.MaxFrame + 1]byte
@@ -372,3 +373,9 @@ func (r *RMC) State() wire.RackState {
 	}
 	return s
 }
+
+// Version of this firmware, as GetFirmware tells it.
+const Version = "0.1.0"
+
+// RestartWanted reports whether the RMC was asked to start anew. Its board does so once the answer has left.
+func (r *RMC) RestartWanted() bool { return r.restart }

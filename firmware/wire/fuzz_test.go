@@ -39,6 +39,8 @@ func FuzzParseFailure(f *testing.F)           { fuzzCodec(f, "failure") }
 func FuzzParseUnitState(f *testing.F)         { fuzzCodec(f, "unit-state") }
 func FuzzParseReport(f *testing.F)            { fuzzCodec(f, "report") }
 func FuzzParseAgedReport(f *testing.F)        { fuzzCodec(f, "aged-report") }
+func FuzzParseInventory(f *testing.F)         { fuzzCodec(f, "inventory") }
+func FuzzParseFirmware(f *testing.F)          { fuzzCodec(f, "firmware") }
 func FuzzParseEvent(f *testing.F)             { fuzzCodec(f, "event") }
 func FuzzParseEvents(f *testing.F)            { fuzzCodec(f, "events") }
 func FuzzParseSlots(f *testing.F)             { fuzzCodec(f, "slots") }

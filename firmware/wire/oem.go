@@ -25,6 +25,10 @@ const (
 	CmdGetTime           uint8 = 0x14 // [all] RMC too
 	CmdReset             uint8 = 0x15 // [bus, debug]
 	CmdGetSlots          uint8 = 0x16 // [all]
+	CmdSetInventory      uint8 = 0x17 // [in-band] Inventory
+	CmdGetInventory      uint8 = 0x18 // [bus, debug] the last Inventory
+	CmdGetFirmware       uint8 = 0x19 // [all] RMC too: version of the controller's own firmware
+	CmdRestart           uint8 = 0x1A // [bus, debug] RMC too: the controller starts anew
 
 	CmdGetRackState uint8 = 0x20 // RMC only
 	CmdSetPolicies  uint8 = 0x21 // RMC only

@@ -21,12 +21,12 @@ func Sides(command uint8) SideMask {
 	switch command {
 	case CmdGetBootConfig:
 		return FromInBand | FromDebug // it holds the deploy key: not for the bus
-	case CmdReportStage, CmdExtendMeasurement, CmdSetKeyRegister, CmdHeartbeat:
+	case CmdReportStage, CmdExtendMeasurement, CmdSetKeyRegister, CmdHeartbeat, CmdSetInventory:
 		return FromInBand // what the unit says of itself
 	case CmdGetFloors, CmdRaiseFloors, CmdGetEvidence, CmdGetUnitState, CmdReadEvents,
-		CmdSlotErase, CmdSlotWrite, CmdSlotCommit, CmdGetTime, CmdGetSlots:
+		CmdSlotErase, CmdSlotWrite, CmdSlotCommit, CmdGetTime, CmdGetSlots, CmdGetFirmware:
 		return FromAll
-	case CmdSetDesired, CmdReadConsole, CmdWriteConsole, CmdGetReport, CmdSetTime, CmdReset:
+	case CmdSetDesired, CmdReadConsole, CmdWriteConsole, CmdGetReport, CmdSetTime, CmdReset, CmdGetInventory, CmdRestart:
 		return FromBus | FromDebug
 	case CmdGrantPower:
 		return FromBus

@@ -37,6 +37,12 @@ var (
 		Commit: [20]byte{1, 2, 3}, Release: wire.MakeText32("v0.1.0"), UptimeSeconds: 65, CPUPermille: 125,
 		MemoryUsedKiB: 90_000, MemoryTotalKiB: 497_000, Stale: true, Address: [4]byte{10, 77, 0, 2},
 	}
+	inventory = wire.Inventory{
+		Processor: wire.MakeText64("Cortex-A72"), Cores: 4, Threads: 4, Megahertz: 1800, MemoryKiB: 3_884_000,
+		DiskCount: 1, Disks: [4]wire.Disk{{Name: wire.MakeText32("vda"), Model: wire.MakeText32("virtio"), Bytes: 1 << 34, Flags: wire.DiskRemovable}},
+		InterfaceCount: 1, Interfaces: [4]wire.Interface{{Name: wire.MakeText32("eth0"), MAC: [6]byte{0x52, 0x54, 0, 0x52, 0x4B, 1}, Up: true, Megabit: 1000,
+			MTU: 1500, Address: [4]byte{10, 77, 0, 2}, Prefix: 24, Gateway: [4]byte{10, 77, 0, 1}}},
+	}
 	event = wire.Event{
 		Sequence: 41, Millis: 1_800_000_000_123, Boot: 17, Kind: wire.EventFailure, ClockSet: true, Slot: 2, Code: 5,
 		Text: wire.MakeText64("boot slot B rejected"), Failure: failure,
@@ -108,6 +114,9 @@ func codecs() []codec {
 		{"failure", enc(wire.AppendFailure, failure), dec(wire.ParseFailure), failure, again(wire.AppendFailure)},
 		{"unit-state", enc(wire.AppendUnitState, unit), dec(wire.ParseUnitState), unit, again(wire.AppendUnitState)},
 		{"report", enc(wire.AppendReport, report), dec(wire.ParseReport), report, again(wire.AppendReport)},
+		{"inventory", enc(wire.AppendInventory, inventory), dec(wire.ParseInventory), inventory, again(wire.AppendInventory)},
+		{"firmware", func(b []byte) []byte { return wire.AppendFirmware(b, wire.MakeText32("0.1.0")) }, dec(wire.ParseFirmware), wire.MakeText32("0.1.0"),
+			func(v any) []byte { return wire.AppendFirmware(nil, v.(wire.Text32)) }},
 		{"event", enc(wire.AppendEvent, event), dec(wire.ParseEvent), event, again(wire.AppendEvent)},
 		{"slots", enc(wire.AppendSlots, slots), dec(wire.ParseSlots), slots, again(wire.AppendSlots)},
 		{"rack-state", enc(wire.AppendRackState, rackState), dec(wire.ParseRackState), rackState, again(wire.AppendRackState)},
@@ -370,6 +379,10 @@ func TestOutOfRange(t *testing.T) {
 		{"duty 101", "policies", policy(func(p *wire.Policies) { p.Curve[1].DutyPercent = 101 })},
 		{"shutdown below throttle", "policies", policy(func(p *wire.Policies) { p.ShutdownMilliCelsius = 1 })},
 		{"negative hysteresis", "policies", policy(func(p *wire.Policies) { p.HysteresisMilliCelsius = -1 })},
+		{"five disks", "inventory", func() []byte { b := wire.AppendInventory(nil, &wire.Inventory{}); b[len(b)-2] = 5; return b }()},
+		{"five interfaces", "inventory", func() []byte { b := wire.AppendInventory(nil, &wire.Inventory{}); b[len(b)-1] = 5; return b }()},
+		{"unknown flag of a disk", "inventory", func() []byte { i := inventory; i.Disks[0].Flags = 8; return wire.AppendInventory(nil, &i) }()},
+		{"prefix above 32", "inventory", func() []byte { i := inventory; i.Interfaces[0].Prefix = 33; return wire.AppendInventory(nil, &i) }()},
 		{"CPU above 1000", "report", func() []byte { r := report; r.CPUPermille = 1001; return wire.AppendReport(nil, &r) }()},
 		{"boolean 2", "led", []byte{1, 2}},
 		{"reset kind", "reset", []byte{5}},

@@ -317,7 +317,7 @@ func (r *Rack) Step() error {
 		case !s.Standby && t.bmc != nil:
 			t.bmc = nil
 			r.plant.SetSwitch(t.slot, false) // its enable pin is pulled down
-		case s.Standby && t.bmc == nil:
+		case s.Standby && (t.bmc == nil || t.bmc.RestartWanted()):
 			if err := r.startBMC(t); err != nil {
 				return fmt.Errorf("start BMC of slot %d: %w", t.slot, err)
 			}
@@ -333,7 +333,7 @@ func (r *Rack) Step() error {
 	switch {
 	case !all.Standby:
 		r.rmc = nil
-	case r.rmc == nil:
+	case r.rmc == nil || r.rmc.RestartWanted():
 		if err := r.startRMC(); err != nil {
 			r.rmc = nil // as a controller that starts over, until its chips answer
 		}

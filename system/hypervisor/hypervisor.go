@@ -100,6 +100,7 @@ type BMC interface {
 	ReportStage(ctx context.Context, s wire.Stage, f wire.Failure) error
 	Heartbeat(ctx context.Context, r wire.Report) (wire.HostRequest, error)
 	SetKeyRegister(ctx context.Context, digest [32]byte) error
+	SetInventory(ctx context.Context, v wire.Inventory) error
 }
 
 // Machine is what the system needs of the computer under it.
@@ -108,6 +109,8 @@ type Machine interface {
 	Uptime() time.Duration
 	// Load reads how busy processors and memory are.
 	Load() (Load, error)
+	// Inventory says what the computer is made of.
+	Inventory() wire.Inventory
 	// KeepNetwork holds the unit's address, starting with the lease that stage
 	// 1 got, if any, and calls up whenever there is an address.
 	KeepNetwork(ctx context.Context, lease *Lease, up func(netip.Addr)) error
@@ -210,6 +213,9 @@ const (
 // heartPeriod is the time between two heartbeats.
 const heartPeriod = time.Second
 
+// inventoryBeats is how often the inventory is told again, in heartbeats: a BMC that was restarted has forgotten it.
+const inventoryBeats = 60
+
 // heartbeat sets the key register, reports once a second, and hands on what
 // the BMC asks for. A BMC that does not answer ends it; the supervisor starts
 // it again, and that sets the register again: the BMC may have been exchanged.
@@ -228,7 +234,8 @@ func (s *System) heartbeat(ctx context.Context, wanted chan<- wire.HostRequest) 
 		return err
 	}
 	running := false
-	for tick := time.NewTicker(heartPeriod); ; {
+	var told [4]byte // the address in the inventory that was told
+	for tick, beat := time.NewTicker(heartPeriod), 0; ; beat++ {
 		now, err := s.Machine.Load()
 		if err != nil {
 			return err
@@ -251,6 +258,12 @@ func (s *System) heartbeat(ctx context.Context, wanted chan<- wire.HostRequest) 
 			}
 			<-ctx.Done()
 			return nil
+		}
+		if report.Address != told || beat%inventoryBeats == 0 {
+			if err := s.BMC.SetInventory(ctx, s.Machine.Inventory()); err != nil {
+				s.Log.Warn("tell the inventory", "err", err) // a BMC of another version may not want it
+			}
+			told = report.Address
 		}
 		if !running && report.Address != [4]byte{} {
 			running = true

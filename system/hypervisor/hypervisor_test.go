@@ -23,8 +23,10 @@ type fakeBMC struct {
 	stages  []wire.Stage
 	reports []wire.Report
 	keys    [][32]byte
-	wanted  wire.HostRequest
-	down    bool
+
+	inventories []wire.Inventory
+	wanted      wire.HostRequest
+	down        bool
 }
 
 var errSilent = errors.New("no answer")
@@ -47,6 +49,13 @@ func (b *fakeBMC) Heartbeat(_ context.Context, r wire.Report) (wire.HostRequest,
 	}
 	b.reports = append(b.reports, r)
 	return b.wanted, nil
+}
+
+func (b *fakeBMC) SetInventory(_ context.Context, v wire.Inventory) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inventories = append(b.inventories, v)
+	return nil
 }
 
 func (b *fakeBMC) SetKeyRegister(_ context.Context, digest [32]byte) error {
@@ -75,6 +84,8 @@ type fakeMachine struct {
 
 func (m *fakeMachine) Uptime() time.Duration { return 3*time.Second + time.Since(m.start) }
 func (m *fakeMachine) Sync()                 { m.synced = true }
+
+func (m *fakeMachine) Inventory() wire.Inventory { return wire.Inventory{Cores: 4, Threads: 4} }
 
 func (m *fakeMachine) Load() (Load, error) {
 	m.ticks += 100
@@ -133,6 +144,9 @@ func TestRun(t *testing.T) {
 			}
 			if n := len(b.reports); n < 10 || n > 12 {
 				t.Errorf("%d heartbeats in ten seconds", n)
+			}
+			if n := len(b.inventories); n != 2 || b.inventories[0].Cores != 4 {
+				t.Errorf("inventories %+v: want one at the start and one with the address", b.inventories)
 			}
 			r := b.reports[len(b.reports)-1]
 			if r.Commit[0] != 0xab || r.Release.String() != "0.1.0" || !r.Stale || r.CPUPermille != 250 || r.MemoryUsedKiB != 100 ||

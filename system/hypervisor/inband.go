@@ -21,6 +21,10 @@ func (b inband) Heartbeat(ctx context.Context, r wire.Report) (wire.HostRequest,
 	return b.conn.Heartbeat(ctx, wire.EIDNull, &r)
 }
 
+func (b inband) SetInventory(ctx context.Context, v wire.Inventory) error {
+	return b.conn.SetInventory(ctx, wire.EIDNull, &v)
+}
+
 func (b inband) SetKeyRegister(ctx context.Context, digest [32]byte) error {
 	return b.conn.SetKeyRegister(ctx, wire.EIDNull, digest)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/racklet/racklet/firmware/wire"
 )
 
 // linuxMachine is the running kernel.
@@ -33,6 +35,17 @@ func uptime() time.Duration {
 func (m *linuxMachine) Uptime() time.Duration { return uptime() }
 
 func (m *linuxMachine) Sync() { unix.Sync() }
+
+func (m *linuxMachine) Inventory() wire.Inventory {
+	return takeInventory(os.DirFS("/"), func(name string) []net.Addr {
+		i, err := net.InterfaceByName(name)
+		if err != nil {
+			return nil
+		}
+		a, _ := i.Addrs()
+		return a
+	})
+}
 
 func (m *linuxMachine) Load() (Load, error) {
 	stat, err := os.Open("/proc/stat")

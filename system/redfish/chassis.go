@@ -92,7 +92,8 @@ func (s *Service) chassis(c place) object {
 		"EnvironmentMetrics":      ref(c.uri() + "/EnvironmentMetrics"), "Sensors": ref(c.uri() + "/Sensors"),
 		"Links": object{
 			"ComputerSystems": []object{ref(systemURI(u))}, "ManagedBy": []object{ref(bmcURI(u))},
-			"ManagersInChassis": []object{ref(bmcURI(u))}, "ContainedBy": ref(rackURI),
+			"ManagersInChassis": []object{ref(bmcURI(u))}, "ContainedBy": ref(rackURI), "PowerOutlets": []object{ref(outletURI(u))},
+			"PoweredBy": []object{ref(suppliesURI + "/supply")},
 		},
 		"Oem": object{"Racklet": object{
 			"@odata.type": "#RackletTray.v1_0_0.Racklet", "Slot": u.slot, "Present": volatile{!s.absent(u)},
@@ -304,7 +305,8 @@ func (s *Service) powerSubsystem() object {
 	return object{
 		"@odata.type": "#PowerSubsystem.v1_1_3.PowerSubsystem", "@odata.id": rackURI + "/PowerSubsystem", "Id": "PowerSubsystem", "Name": "Power",
 		"Status": s.status(&s.rmc, "Enabled", s.rackHealth()), "CapacityWatts": float64(s.o.Rack.Spec.Power.Supply),
-		"Allocation": object{"AllocatedWatts": volatile{thousandths(s.rack.GrantedMilliwatts)}, "RequestedWatts": volatile{s.requested()}},
+		"PowerSupplies": ref(suppliesURI),
+		"Allocation":    object{"AllocatedWatts": volatile{thousandths(s.rack.GrantedMilliwatts)}, "RequestedWatts": volatile{s.requested()}},
 	}
 }
 

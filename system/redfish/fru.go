@@ -8,7 +8,8 @@ import (
 	"github.com/racklet/racklet/firmware/wire"
 )
 
-// pollBoard asks a controller who made its board, when the last answer is old; it returns when that was.
+// pollBoard asks a controller who made its board, what firmware runs on it and what time it has, when the last answer is
+// old; it returns when that was.
 func (s *Service) pollBoard(ctx context.Context, c *controller, last time.Time) time.Time {
 	now := s.clock.Now()
 	if !last.IsZero() && now.Sub(last) < pollSlots {
@@ -18,12 +19,14 @@ func (s *Service) pollBoard(ctx context.Context, c *controller, last time.Time) 
 	if err != nil {
 		return last
 	}
+	firmware, _ := s.conn.Firmware(ctx, c.eid) // an older one does not know
+	s.pollTime(ctx, c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !bytes.Equal(c.board, fields) {
+	if !bytes.Equal(c.board, fields) || c.firmware != firmware {
 		s.answers.changed()
 	}
-	c.board = fields
+	c.board, c.firmware = fields, firmware
 	return now
 }
 

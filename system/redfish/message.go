@@ -216,26 +216,32 @@ func fail(w http.ResponseWriter, status int, messages ...message) {
 
 // failController answers for a controller that did not do what was asked.
 func failController(w http.ResponseWriter, name string, err error) {
+	m, status, retry := controllerMessage(name, err)
+	if retry {
+		w.Header().Set("Retry-After", "5")
+	}
+	fail(w, status, m)
+}
+
+// controllerMessage says what a controller answered instead of doing what was asked. Retry: it did not answer at all.
+func controllerMessage(name string, err error) (m message, status int, retry bool) {
 	var refused *link.RefusedError
 	var code *link.CodeError
 	switch {
 	case errors.As(err, &refused):
 		reason := refused.Failure.Reason.String()
-		m := base("OperationFailed", "An error occurred internal to the service as part of the overall request.  Partial results may have been returned.", "")
+		m := base("OperationFailed", "", "See the log of "+name+".")
 		m.text = fmt.Sprintf("%s refused: %s: expected %s, seen %s.", name, reason, refused.Failure.Expected, refused.Failure.Seen)
-		m.resolution = "See the log of " + name + "."
 		if r, ok := rack.LookupReason(reason); ok {
 			m.resolution = r.Cure
 		}
-		fail(w, http.StatusConflict, critical(m))
+		return critical(m), http.StatusConflict, false
 	case errors.As(err, &code):
 		m := base("OperationFailed", "", "See the log and the state of "+name+", and repeat the request.")
 		m.text = fmt.Sprintf("%s did not accept the request: %v.", name, err)
-		fail(w, http.StatusConflict, critical(m))
-	default:
-		w.Header().Set("Retry-After", "5")
-		m := msgUnavailable(5)
-		m.text = fmt.Sprintf("%s does not answer. %s", name, m.text)
-		fail(w, http.StatusServiceUnavailable, m)
+		return critical(m), http.StatusConflict, false
 	}
+	m = msgUnavailable(5)
+	m.text = fmt.Sprintf("%s does not answer. %s", name, m.text)
+	return m, http.StatusServiceUnavailable, true
 }

@@ -71,7 +71,7 @@ func (s *Service) pollRMC(ctx context.Context) {
 			}
 		}
 		if now := s.clock.Now(); now.Sub(clock) >= setClock || state.Flags&wire.RackClockSet == 0 {
-			if s.conn.SetTime(ctx, wire.EIDRMC, uint64(now.UnixMilli())) == nil {
+			if s.conn.SetTime(ctx, wire.EIDRMC, s.controllersTime(now)) == nil {
 				clock = now
 			}
 		}
@@ -128,7 +128,7 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 		calm = steadyState(&state) && s.still(u, now) && state.ConsoleEnd == end
 		end = state.ConsoleEnd
 		if now.Sub(clock) >= setClock || state.Flags&wire.FlagClockSet == 0 {
-			if s.conn.SetTime(ctx, u.eid, uint64(now.UnixMilli())) == nil {
+			if s.conn.SetTime(ctx, u.eid, s.controllersTime(now)) == nil {
 				clock = now
 			}
 		}
@@ -156,6 +156,14 @@ func (s *Service) pollUnit(ctx context.Context, u *unit) {
 					s.answers.changed()
 				}
 				u.slots = i
+				s.mu.Unlock()
+			}
+			if v, err := s.conn.Inventory(ctx, u.eid); err == nil {
+				s.mu.Lock()
+				if u.inventory != v {
+					u.inventory = v
+					s.answers.changed()
+				}
 				s.mu.Unlock()
 			}
 		}

@@ -28,6 +28,10 @@ func (s *Service) table() router {
 	s.addTasks(&t)
 	s.addUpdates(&t)
 	s.addMetrics(&t)
+	s.addInventory(&t)
+	s.addPower(&t)
+	s.addFabric(&t)
+	s.addAggregation(&t)
 	return t
 }
 
@@ -50,8 +54,9 @@ func (s *Service) serviceRoot() object {
 		"Systems": ref(root + "/Systems"), "Chassis": ref(root + "/Chassis"), "Managers": ref(root + "/Managers"),
 		"EventService": ref(root + "/EventService"), "ComponentIntegrity": ref(root + "/ComponentIntegrity"),
 		"SessionService": ref(sessionServiceURI), "AccountService": ref(accountServiceURI), "CertificateService": ref(certificateServiceURI),
-		"UpdateService": ref(updateServiceURI), "Tasks": ref(taskServiceURI), "Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
-		"Links": object{"Sessions": ref(root + "/SessionService/Sessions")},
+		"UpdateService": ref(updateServiceURI), "Tasks": ref(taskServiceURI),
+		"PowerEquipment": ref(powerURI), "Fabrics": ref(fabricsURI), "AggregationService": ref(aggregationURI), "Registries": ref(root + "/Registries"), "JsonSchemas": ref(root + "/JsonSchemas"),
+		"Links": object{"Sessions": ref(root + "/SessionService/Sessions"), "ManagerProvidingService": ref(apiURI)},
 		"ProtocolFeaturesSupported": object{
 			"ExpandQuery": object{"ExpandAll": true, "Levels": true, "MaxLevels": maxLevels, "Links": true, "NoLinks": true},
 			"FilterQuery": true, "OnlyMemberQuery": true, "SelectQuery": true, "TopSkipQuery": true, "ExcerptQuery": false,
@@ -61,7 +66,7 @@ func (s *Service) serviceRoot() object {
 
 func (s *Service) serviceDocument() object {
 	list := []object{{"name": "Service", "kind": "Singleton", "url": root + "/"}}
-	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService", "AccountService", "CertificateService", "UpdateService", "TaskService", "Registries", "JsonSchemas"} {
+	for _, name := range []string{"Systems", "Chassis", "Managers", "EventService", "ComponentIntegrity", "SessionService", "AccountService", "CertificateService", "UpdateService", "TaskService", "PowerEquipment", "Fabrics", "AggregationService", "Registries", "JsonSchemas"} {
 		list = append(list, object{"name": name, "kind": "Singleton", "url": root + "/" + name})
 	}
 	return object{"@odata.context": root + "/$metadata", "value": list}
@@ -79,7 +84,10 @@ var schemas = []string{
 	"Certificate.v1_11_0", "ManagerNetworkProtocol.v1_12_0", "EventDestination.v1_16_0", "MessageRegistryFileCollection",
 	"MessageRegistryFile.v1_1_5", "MessageRegistry.v1_7_0", "PrivilegeRegistry.v1_2_0", "JsonSchemaFileCollection", "JsonSchemaFile.v1_1_5",
 	"Message.v1_3_0", "TaskService.v1_3_0", "TaskCollection", "Task.v1_7_4", "UpdateService.v1_17_0", "SoftwareInventoryCollection",
-	"SoftwareInventory.v1_13_0",
+	"SoftwareInventory.v1_13_0", "PowerEquipment.v1_2_3", "PowerDistributionCollection", "PowerDistribution.v1_6_0", "OutletCollection", "Outlet.v1_4_4",
+	"PowerSupplyCollection", "PowerSupply.v1_6_0", "FabricCollection", "Fabric.v1_4_0", "SwitchCollection", "Switch.v1_11_0", "PortCollection", "Port.v1_18_0",
+	"PortMetrics.v1_8_1", "AggregationService.v1_0_3", "AggregateCollection", "Aggregate.v1_0_3", "ProcessorCollection", "Processor.v1_22_0",
+	"MemoryCollection", "Memory.v1_23_0", "StorageCollection", "Storage.v1_21_0", "Drive.v1_22_0", "EthernetInterfaceCollection", "EthernetInterface.v1_12_4",
 }
 
 func serveMetadata(w http.ResponseWriter) {

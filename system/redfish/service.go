@@ -44,6 +44,8 @@ type Options struct {
 	// answers first and has others. Nil: it keeps those it has.
 	Thermal *rack.ThermalPolicy
 	Power   *rack.PowerPolicy
+	// Switch tells how the ports of the rack's network switch are; nil: it cannot be asked.
+	Switch  func() []SwitchPort
 	Version string       // of this program, as the service's firmware version
 	Log     *slog.Logger // never nil
 	Clock   Clock        // nil: the system's
@@ -90,6 +92,7 @@ type Service struct {
 	identity  *identity
 	chronicle *chronicle
 	pushes    *pushes
+	groups    *aggregates
 	tasks     *tasks
 	updates   *updates
 	strangers allowance
@@ -100,22 +103,26 @@ type Service struct {
 	rmc   controller
 	rack  wire.RackState
 	rules wire.Policies
-	units []*unit // by slot
-	port  int     // of ServeTLS; 0: it does not listen
+	units []*unit       // by slot
+	port  int           // of ServeTLS; 0: it does not listen
+	ahead time.Duration // of the controllers' clocks before the service's, as somebody has set them
 }
 
 // controller is what the service knows of a BMC or of the RMC itself.
 type controller struct {
-	eid    wire.EID
-	name   string    // of the log's source: the unit's name, or "rmc"
-	seen   time.Time // last answer; zero: never
-	online bool
-	log    journal
-	after  uint32     // sequence of the newest event that was read
-	unsure *keptEvent // newest event as it was kept, until the controller has shown that it is still the one that logged it
-	life   int        // counts controllers that began their log anew in this place
-	board  []byte     // fields of its board's FRU record; nil: not known
-	change sync.Mutex // held during a change, so that generations do not race
+	eid      wire.EID
+	name     string    // of the log's source: the unit's name, or "rmc"
+	seen     time.Time // last answer; zero: never
+	online   bool
+	log      journal
+	after    uint32        // sequence of the newest event that was read
+	unsure   *keptEvent    // newest event as it was kept, until the controller has shown that it is still the one that logged it
+	life     int           // counts controllers that began their log anew in this place
+	board    []byte        // fields of its board's FRU record; nil: not known
+	firmware string        // version of its own firmware; "": not known
+	ahead    time.Duration // of its clock, before the service's
+	clocked  bool          // ahead is known
+	change   sync.Mutex    // held during a change, so that generations do not race
 }
 
 // unit is a compute unit and its BMC.
@@ -134,6 +141,8 @@ type unit struct {
 	updating bool          // its idle slot is being written by this service
 	stageAt  time.Time     // when the present stage was first seen
 	boot     bootTimes
+
+	inventory wire.Inventory // what the unit says that it is made of; zero: it has not said
 }
 
 // New returns a service for the rack. It asks nothing yet: Run does.
@@ -191,6 +200,9 @@ func New(o Options) (*Service, error) {
 	}
 	s.updates = newUpdates()
 	if err = s.openTapes(); err != nil {
+		return nil, err
+	}
+	if s.groups, err = openAggregates(o.Dir); err != nil {
 		return nil, err
 	}
 	s.routes = s.table()

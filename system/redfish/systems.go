@@ -153,7 +153,7 @@ func (s *Service) system(u *unit) object {
 	state, health := s.health(u)
 	st := &u.state
 	console := systemURI(u) + "/Oem/Racklet/Console"
-	return identified(&u.controller, object{
+	return s.inventoried(u, identified(&u.controller, object{
 		"@odata.type": "#ComputerSystem.v1_27_0.ComputerSystem", "@odata.id": systemURI(u), "Id": u.name, "Name": u.name,
 		"SystemType": "Physical", "Model": u.spec.Spec.Platform, "HostName": u.name,
 		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{powerState(st)},
@@ -169,7 +169,7 @@ func (s *Service) system(u *unit) object {
 			"ResetType@Redfish.AllowableValues": resetTypes,
 		}},
 		"Oem": volatile{object{"Racklet": s.systemOem(u, console)}},
-	})
+	}))
 }
 
 func (s *Service) bootProgress(u *unit) object {

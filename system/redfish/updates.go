@@ -97,6 +97,14 @@ func (s *Service) patchUpdateService(w http.ResponseWriter, r *http.Request, _ [
 	s.answer(w, r, s.updateService)
 }
 
+// version is that of a controller's own firmware; nil: not known.
+func (c *controller) version() any {
+	if c.firmware == "" {
+		return nil
+	}
+	return c.firmware
+}
+
 // inventory is a boot slot, or what a controller itself runs.
 func (s *Service) inventory(id string) object {
 	o := object{"@odata.type": "#SoftwareInventory.v1_13_0.SoftwareInventory", "@odata.id": inventoryURI + "/" + id, "Id": id}
@@ -107,7 +115,7 @@ func (s *Service) inventory(id string) object {
 		return o
 	}
 	if id == "rmc" {
-		return fill(object{"Name": "Firmware of the RMC", "Updateable": false, "Version": nil, "SoftwareId": "racklet-rmc",
+		return fill(object{"Name": "Firmware of the RMC", "Updateable": false, "Version": s.rmc.version(), "SoftwareId": "racklet-rmc",
 			"Status": volatile{s.status(&s.rmc, "Enabled", "OK")}, "RelatedItem": []object{ref(rmcURI)}, "RelatedItem@odata.count": 1})
 	}
 	of, slot, isSlot := strings.Cut(id, "-Slot")
@@ -116,7 +124,7 @@ func (s *Service) inventory(id string) object {
 		return nil
 	}
 	if !isSlot {
-		return fill(object{"Name": "Firmware of the BMC of " + u.name, "Updateable": false, "Version": nil, "SoftwareId": "racklet-bmc",
+		return fill(object{"Name": "Firmware of the BMC of " + u.name, "Updateable": false, "Version": u.version(), "SoftwareId": "racklet-bmc",
 			"Status": volatile{s.status(&u.controller, "Enabled", "OK")}, "RelatedItem": []object{ref(bmcURI(u))}, "RelatedItem@odata.count": 1})
 	}
 	n := slices.Index(slotRefs[:], "Slot"+slot)

@@ -340,3 +340,28 @@ func (c *Conn) sendManifest(ctx context.Context, bmc wire.EID, manifest []byte) 
 	}
 	return p, nil
 }
+
+// SetInventory tells the BMC what the unit is made of.
+func (c *Conn) SetInventory(ctx context.Context, bmc wire.EID, v *wire.Inventory) error {
+	_, err := c.oem(ctx, bmc, wire.CmdSetInventory, wire.AppendInventory(nil, v))
+	return err
+}
+
+// Inventory asks a BMC what its unit said that it is made of; zero when it has not said so in this boot.
+func (c *Conn) Inventory(ctx context.Context, bmc wire.EID) (wire.Inventory, error) {
+	b, err := c.oem(ctx, bmc, wire.CmdGetInventory, nil)
+	return parse(bmc, wire.CmdGetInventory, b, err, wire.ParseInventory)
+}
+
+// Firmware asks a controller for the version of its own firmware.
+func (c *Conn) Firmware(ctx context.Context, controller wire.EID) (string, error) {
+	b, err := c.oem(ctx, controller, wire.CmdGetFirmware, nil)
+	v, err := parse(controller, wire.CmdGetFirmware, b, err, wire.ParseFirmware)
+	return v.String(), err
+}
+
+// Restart has a controller start anew.
+func (c *Conn) Restart(ctx context.Context, controller wire.EID) error {
+	_, err := c.oem(ctx, controller, wire.CmdRestart, nil)
+	return err
+}

@@ -137,7 +137,7 @@ func (c *Conn) Stats() Stats {
 
 // Call sends one request and returns what follows success in the response. Other
 // completion codes are a *CodeError, a failed check is a *RefusedError.
-// Requests that must not take effect twice (Reset, WriteConsole, ExtendMeasurement) are not repeated: Call waits
+// Requests that must not take effect twice (Reset, Restart, WriteConsole, ExtendMeasurement) are not repeated: Call waits
 // for them as long as all attempts would take.
 func (c *Conn) Call(ctx context.Context, dest wire.EID, kind, command uint8, payload []byte) ([]byte, error) {
 	req := append(wire.AppendRequest(make([]byte, 0, wire.HeaderSize+len(payload)), 0, kind, command), payload...)
@@ -242,7 +242,7 @@ func once(h wire.Header) bool {
 		return false
 	}
 	switch h.Command {
-	case wire.CmdReset, wire.CmdWriteConsole, wire.CmdExtendMeasurement:
+	case wire.CmdReset, wire.CmdRestart, wire.CmdWriteConsole, wire.CmdExtendMeasurement:
 		return true
 	}
 	return false

@@ -21,6 +21,8 @@ type BMC struct {
 	console   []byte
 	start     uint64 // offset of console[0]
 	typed     []byte
+	inventory wire.Inventory
+	restarts  int
 	report    wire.Report
 	reported  time.Time
 	slots     [2]wire.SlotInfo
@@ -93,6 +95,30 @@ func (b *BMC) SetReport(r wire.Report) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.report, b.reported = r, time.Now()
+}
+
+// Firmware is the version that fake controllers say they have.
+const Firmware = "v1.2.3"
+
+// SetInventory sets what the unit has said that it is made of.
+func (b *BMC) SetInventory(v wire.Inventory) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inventory = v
+}
+
+// Restarts counts how often the BMC was asked to start anew.
+func (b *BMC) Restarts() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.restarts
+}
+
+// Clock is what the BMC's clock was set to last, in Unix milliseconds.
+func (b *BMC) Clock() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.clock
 }
 
 // SetSlots sets what GetSlots answers.

@@ -181,6 +181,29 @@ func (b *BMC) oem(h wire.Header, p, resp []byte) []byte {
 			age = uint32(time.Since(b.reported).Milliseconds())
 		}
 		return wire.AppendAgedReport(ok(), age, &b.report)
+	case wire.CmdSetInventory:
+		v, err := wire.ParseInventory(p)
+		if err != nil {
+			return fail(err)
+		}
+		b.inventory = v
+		return ok()
+	case wire.CmdGetInventory:
+		if !empty {
+			return fail(wire.ErrTrailing)
+		}
+		return wire.AppendInventory(ok(), &b.inventory)
+	case wire.CmdGetFirmware:
+		if !empty {
+			return fail(wire.ErrTrailing)
+		}
+		return wire.AppendFirmware(ok(), wire.MakeText32(Firmware))
+	case wire.CmdRestart:
+		if !empty {
+			return fail(wire.ErrTrailing)
+		}
+		b.restarts++
+		return ok()
 	case wire.CmdSetTime:
 		t, err := wire.ParseTime(p)
 		if err != nil {

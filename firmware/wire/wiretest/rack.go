@@ -17,6 +17,7 @@ type Rack struct {
 	state    wire.RackState
 	policies wire.Policies
 	events   []wire.Event
+	ahead    int64 // of the clock, milliseconds
 	line     io.ReadWriteCloser
 	far      io.ReadWriteCloser
 	done     chan struct{}
@@ -181,7 +182,8 @@ func rmcCommand(kind, c uint8) bool {
 		return wire.FRUSides(c) != 0
 	}
 	switch c {
-	case wire.CmdGetRackState, wire.CmdSetPolicies, wire.CmdGetPolicies, wire.CmdSetLED, wire.CmdReadEvents, wire.CmdSetTime, wire.CmdGetTime:
+	case wire.CmdGetRackState, wire.CmdSetPolicies, wire.CmdGetPolicies, wire.CmdSetLED, wire.CmdReadEvents, wire.CmdSetTime, wire.CmdGetTime,
+		wire.CmdGetFirmware, wire.CmdRestart:
 		return true
 	}
 	return false
@@ -251,11 +253,22 @@ func (r *Rack) Handle(_ wire.Side, req, resp []byte) []byte {
 		}
 		return readEvents(ok(), r.events, after)
 	case wire.CmdSetTime:
-		if _, err := wire.ParseTime(p); err != nil {
+		t, err := wire.ParseTime(p)
+		if err != nil {
 			return fail(codeOf(err))
 		}
+		r.ahead = int64(t) - time.Now().UnixMilli()
 		r.state.Flags |= wire.RackClockSet
 		return ok()
+	case wire.CmdGetFirmware, wire.CmdRestart:
+		if len(p) != 0 {
+			return fail(wire.CodeInvalidLength)
+		}
+		if h.Command == wire.CmdRestart {
+			r.state.Resets++
+			return ok()
+		}
+		return wire.AppendFirmware(ok(), wire.MakeText32(Firmware))
 	case wire.CmdGetTime:
 		if len(p) != 0 {
 			return fail(wire.CodeInvalidLength)
@@ -263,7 +276,7 @@ func (r *Rack) Handle(_ wire.Side, req, resp []byte) []byte {
 		if r.state.Flags&wire.RackClockSet == 0 {
 			return wire.AppendTime(ok(), 0)
 		}
-		return wire.AppendTime(ok(), uint64(time.Now().UnixMilli()))
+		return wire.AppendTime(ok(), uint64(time.Now().UnixMilli()+r.ahead))
 	}
 	return fail(wire.CodeUnsupported)
 }
