@@ -132,6 +132,15 @@ type SimulatorState struct {
 	TotalResidentBytes uint64  `json:"totalResidentBytes" doc:"with the machines"`
 }
 
+// Ports tells how the ports of the switch are. It takes no time.
+func (r *Rack) Ports() []PortState {
+	var all []PortState
+	for _, p := range r.netw.Ports() {
+		all = append(all, PortState{Name: p.Name(), Plugged: p.Plugged(), Counters: p.Counters(), FromDevice: p.Fault(netswitch.FromDevice), ToDevice: p.Fault(netswitch.ToDevice)})
+	}
+	return all
+}
+
 // State returns the truth.
 func (r *Rack) State() State {
 	p := r.plant
@@ -168,10 +177,7 @@ func (r *Rack) State() State {
 		}
 		s.Slots = append(s.Slots, x)
 	}
-	for _, port := range r.netw.Ports() {
-		s.Ports = append(s.Ports, PortState{Name: port.Name(), Plugged: port.Plugged(), Counters: port.Counters(),
-			FromDevice: port.Fault(netswitch.FromDevice), ToDevice: port.Fault(netswitch.ToDevice)})
-	}
+	s.Ports = r.Ports()
 	return s
 }
 

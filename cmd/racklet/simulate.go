@@ -119,7 +119,7 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		return err
 	}
 	service, err := redfish.New(redfish.Options{
-		Dir: l.redfish(), Hosts: hosts, Line: r.ManagementLine(), Rack: d.set.Rack, Units: units, Version: version, Log: log.With("part", "redfish"),
+		Dir: l.redfish(), Switch: switchPorts(r), Hosts: hosts, Line: r.ManagementLine(), Rack: d.set.Rack, Units: units, Version: version, Log: log.With("part", "redfish"),
 		Thermal: d.set.Thermal[d.set.Rack.Spec.ThermalPolicy], Power: d.set.Power[d.set.Rack.Spec.PowerPolicy],
 	})
 	if err != nil {
@@ -193,6 +193,21 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		log.Warn("units were cut off", "error", err)
 	}
 	return nil
+}
+
+// switchPorts tells the management API how the ports of the virtual switch are.
+func switchPorts(r *sim.Rack) func() []redfish.SwitchPort {
+	return func() (ports []redfish.SwitchPort) {
+		for _, p := range r.Ports() {
+			c := p.Counters
+			ports = append(ports, redfish.SwitchPort{
+				Name: p.Name, Up: p.Plugged && !p.FromDevice.Down && !p.ToDevice.Down, Undersized: c.Runts, Oversized: c.Oversize,
+				RX: redfish.SwitchCounters{Frames: c.ReceivedFrames, Bytes: c.ReceivedBytes, Discards: c.ReceivedFull},
+				TX: redfish.SwitchCounters{Frames: c.SentFrames, Bytes: c.SentBytes, Discards: c.SentFull},
+			})
+		}
+		return ports
+	}
 }
 
 // shutdownGrace is how long units may take to shut down before their power is

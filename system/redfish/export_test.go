@@ -38,7 +38,8 @@ func (s *Service) Routes() (all []Route) {
 func Forms() map[string]string { return forms }
 
 // Unlinked are resources to which no reference leads, but a URI in a property.
-var Unlinked = []string{rackletRegistryURI, privilegeRegistryURI, root + "/Systems/unit-1/ResetActionInfo", root + "/ComponentIntegrity/bmc-1/" + signedInfo}
+var Unlinked = []string{rackletRegistryURI, privilegeRegistryURI, root + "/Systems/unit-1/ResetActionInfo", rmcURI + "/ResetActionInfo", aggregationURI + "/ResetActionInfo",
+	aggregatesURI + "/1/ResetActionInfo", distributionURI + "/Outlets/slot-1/PowerControlActionInfo", root + "/ComponentIntegrity/bmc-1/" + signedInfo}
 
 // AddUnlisted adds a resource that the table of privileges does not know.
 func (s *Service) AddUnlisted(uri string) {

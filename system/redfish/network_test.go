@@ -44,6 +44,7 @@ const password = "correct horse battery"
 type network struct {
 	*testing.T
 	service *redfish.Service
+	rack    *cable
 	owner   http.Handler
 	address string
 	client  *http.Client
@@ -58,6 +59,7 @@ func listen(t *testing.T, dir string, r *cable) *network {
 	}
 	o := description(1, "Off")
 	o.Rack.Spec.Mirrors = []rack.Mirror{{URL: "https://127.0.0.1:1", TLSPins: []string{"sha256//" + strings.Repeat("A", 43) + "="}}}
+	o.Switch = switchPorts
 	o.Line, o.Dir, o.PasswordCost = r.Line(), dir, access.Cost{Time: 1, Memory: 8}
 	s, err := redfish.New(o)
 	if err != nil {
@@ -71,7 +73,7 @@ func listen(t *testing.T, dir string, r *cable) *network {
 	done := make(chan error, 2)
 	go func() { done <- s.Run(ctx) }()
 	go func() { done <- s.ServeTLS(ctx, l) }()
-	n := &network{T: t, service: s, owner: s.Local("owner"), address: l.Addr().String()}
+	n := &network{T: t, rack: r, service: s, owner: s.Local("owner"), address: l.Addr().String()}
 	n.client = n.dial(&tls.Config{InsecureSkipVerify: true})
 	n.stop = sync.OnceFunc(func() {
 		cancel()

@@ -62,32 +62,18 @@ func (s *Service) addPower(t *router) {
 		return members("PowerSupplyCollection", suppliesURI, "Power supplies", []string{"supply"})
 	})
 	fixed(suppliesURI+"/supply", func() object {
-		volts, state := thousandths(s.rack.SupplyMillivolts), "Enabled"
 		outlets := make([]object, len(s.units))
 		for i, u := range s.units {
 			outlets[i] = ref(outletURI(u))
 		}
 		return object{
 			"@odata.type": "#PowerSupply.v1_6_0.PowerSupply", "@odata.id": suppliesURI + "/supply", "Id": "supply", "Name": "Supply of the rack",
-			"PowerSupplyType": "AC", "PowerCapacityWatts": float64(s.o.Rack.Spec.Power.Supply), "Status": volatile{s.status(&s.rmc, state, s.rackHealth())},
-			"OutputRails": []object{{"NominalVoltage": nominal(volts), "PhysicalContext": "PowerOutlet"}}, "HotPluggable": false,
-			"Location": object{"PartLocation": object{"LocationType": "Backplane", "ServiceLabel": "Supply"}},
-			"Links":    object{"PoweringChassis": []object{ref(rackURI)}, "PowerOutlets": outlets},
+			"PowerSupplyType": "AC", "PowerCapacityWatts": float64(s.o.Rack.Spec.Power.Supply), "Status": volatile{s.status(&s.rmc, "Enabled", s.rackHealth())},
+			"HotPluggable": false,
+			"Location":     object{"PartLocation": object{"LocationType": "Backplane", "ServiceLabel": "Supply"}},
+			"Links":        object{"PoweringChassis": []object{ref(rackURI)}, "PowerOutlets": outlets},
 		}
 	})
-}
-
-// nominal is the voltage of a supply as its label says (Circuit schema, NominalVoltageType).
-func nominal(volts float64) volatile {
-	for _, n := range []struct {
-		volts float64
-		name  string
-	}{{5, "DC5V"}, {9, "DC9V"}, {12, "DC12V"}, {16, "DC16V"}, {24, "DC24V"}, {48, "DC48V"}} {
-		if volts > 0.9*n.volts && volts < 1.1*n.volts {
-			return volatile{n.name}
-		}
-	}
-	return volatile{nil}
 }
 
 // parameter of an action.
@@ -148,7 +134,7 @@ func (s *Service) outlet(u *unit) object {
 		"@odata.type": "#Outlet.v1_4_4.Outlet", "@odata.id": outletURI(u), "Id": outletID(u), "Name": fmt.Sprintf("Slot %d", u.slot),
 		"Status": volatile{s.status(&u.controller, state, health)}, "PowerState": volatile{on}, "PowerEnabled": volatile{st.Rail},
 		"PowerStateInTransition": volatile{(st.Power == wire.PowerOn) != st.Rail}, "PowerControlLocked": false,
-		"VoltageType": "DC", "NominalVoltage": "DC5V", "ElectricalConsumerNames": []string{u.name},
+		"VoltageType": "DC", "ElectricalConsumerNames": []string{u.name},
 		"Voltage": s.excerpt(tray, "voltage"), "CurrentAmps": s.excerpt(tray, "current"), "PowerWatts": s.excerpt(tray, "power"),
 		"EnergykWh":               object{"Reading": volatile{thousandths(st.Millijoules) / 3.6e6}},
 		"LocationIndicatorActive": s.led(u),
