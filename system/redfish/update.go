@@ -18,7 +18,7 @@ const (
 	maxUpdates    = 2 // whose images are in memory at a time
 	activateLimit = 10 * time.Minute
 	lookAgain     = 100 * time.Millisecond
-	busyLimit     = 30 * time.Second // for a BMC that verifies slots just now
+	busyLimit     = 30 * time.Second // for a BMC that verifies slots just now, or whose unit writes one
 )
 
 // When an update takes effect (Settings schema, OperationApplyTime).
@@ -149,14 +149,21 @@ func (s *Service) setUpdating(u *unit, on bool) {
 	u.updating = on
 }
 
-// writeSlot writes the idle slot. A BMC that reads its slots just now, to boot one, is asked again.
+// writeSlot writes the idle slot. A BMC that reads its slots just now, to boot one, is asked again; so is one that holds
+// the manifest against what an update that was broken off has left, which ends that.
 func (s *Service) writeSlot(ctx context.Context, u *unit, i *bootImage, progress func(int)) (wire.SlotProgress, error) {
 	began := false
 	note := func(n int) { began = true; progress(n) }
+	leftover := true
 	for end := time.Now().Add(busyLimit); ; {
 		done, err := s.conn.WriteSlot(ctx, u.eid, i.data, i.signed, note)
 		var code *link.CodeError
-		if !began && errors.As(err, &code) && code.Code == wire.CodeBusy && time.Now().Before(end) {
+		var refused *link.RefusedError
+		if !began && leftover && errors.As(err, &refused) && refused.Failure.Reason.String() == "slot.chunk" {
+			leftover = false
+			continue
+		}
+		if !began && errors.As(err, &code) && (code.Code == wire.CodeBusy || code.Code == wire.CodeNotReady) && time.Now().Before(end) {
 			if err := sleep(ctx, lookAgain); err != nil {
 				return done, err
 			}

@@ -236,6 +236,27 @@ func TestUpdateRefused(t *testing.T) {
 	}
 }
 
+// TestUpdateWaits: a BMC that is busy, or has something left of an update that was broken off, is asked again.
+func TestUpdateWaits(t *testing.T) {
+	s := start(t, description(1, "Off"))
+	f := wire.MakeFailure("slot.chunk", "3 chunks", "2 of them")
+	var n atomic.Int32
+	flashed(s.rack.BMCs[1], func(h wire.Header, resp []byte) []byte {
+		switch n.Add(1) {
+		case 1:
+			return wire.AppendResponse(nil, h, wire.CodeBusy)
+		case 2:
+			return wire.AppendResponse(nil, h, wire.CodeNotReady)
+		case 3:
+			return wire.AppendFailure(wire.AppendResponse(nil, h, wire.CodeRefused), &f)
+		}
+		return resp
+	})
+	if e := s.ended(s.begun(s.push(`{}`, updateFile(t, 2, "v0.2.0")))); e.TaskState != "Completed" || n.Load() < 4 {
+		t.Errorf("%d answers: %+v", n.Load(), e)
+	}
+}
+
 // TestCancel stops a slow update, which another must not disturb.
 func TestCancel(t *testing.T) {
 	s := start(t, description(1, "Off"))
