@@ -63,6 +63,21 @@ func TestOffer(t *testing.T) {
 			r.mustCall(wire.SideBus, wire.CmdSlotErase, wire.AppendSlotErase(nil, testImageSize))
 		})
 	}
+	t.Run("a unit that keeps its session open", func(t *testing.T) {
+		r := newRig(t)
+		r.runUnit()
+		m := signed(t, manifestFor(three, "3.0", 9), owners[0], owners[1])
+		r.offer(m)
+		r.mustCall(wire.SideInBand, wire.CmdSlotErase, wire.AppendSlotErase(nil, testImageSize))
+		for off := 0; off < len(m); off += 100 { // the operator is not kept out
+			r.mustCall(wire.SideBus, wire.CmdSlotCommit, wire.AppendSlotCommit(nil, uint32(len(m)), uint32(off), m[off:min(off+100, len(m))]))
+		}
+		r.mustCall(wire.SideBus, wire.CmdSlotErase, wire.AppendSlotErase(nil, testImageSize))
+		if code, _ := r.call(wire.SideInBand, wire.CmdSlotWrite, wire.AppendSlotWrite(nil, 0, three[:100])); code == wire.CodeSuccess {
+			t.Error("the unit writes on")
+		}
+		r.write(wire.SideBus, three)
+	})
 	t.Run("another size than offered", func(t *testing.T) {
 		r := newRig(t)
 		r.runUnit()

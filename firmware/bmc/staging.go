@@ -171,7 +171,8 @@ func (b *BMC) stageCommit(side wire.Side, total, offset uint32, part []byte) wir
 		return wire.CodeSuccess // the last part again: its answer was lost
 	}
 	switch {
-	case !s.active:
+	case !s.active, side != wire.SideInBand && s.side == wire.SideInBand:
+		// A unit that keeps a session open must not keep the operator out: SlotErase will take it over.
 		return b.stageOffer(side, total, offset, part)
 	case s.side != side:
 		return wire.CodeNotReady
