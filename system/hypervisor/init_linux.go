@@ -71,9 +71,11 @@ func Init(flavour Flavour) {
 		return a
 	}}))
 	go reap()
+	start := uptime()
 	for _, err := range append(mounts(flavour.Keep), lateModules("/lib/modules")...) {
 		log.Warn("set up", "err", err)
 	}
+	modules := uptime()
 
 	h, err := ReadHandover(HandoverFile)
 	if err != nil {
@@ -86,6 +88,9 @@ func Init(flavour Flavour) {
 	var early error
 	if flavour.Early != nil {
 		early = flavour.Early(log, h)
+	}
+	if flavour.Early != nil {
+		log.Info("started", "at", seconds(start), "modules", seconds(modules-start), "flavour", seconds(uptime()-modules))
 	}
 	warnings, open := shut("/")
 	for _, x := range flavour.Settings {
@@ -129,6 +134,8 @@ func Init(flavour Flavour) {
 		log.Error("power off", "err", err)
 	}
 }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
 func openLine() (io.ReadWriteCloser, error) {
 	line, err := os.ReadFile("/proc/cmdline")

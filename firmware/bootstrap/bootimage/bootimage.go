@@ -37,7 +37,7 @@ const (
 // /init: without self-tests of the kernel's ciphers (Linux, crypto/algboss.c; a digest that came out
 // wrong would refuse the root, not accept it) and without the jitter generator, from which nothing in a
 // unit draws (crypto/jitterentropy-kcapi.c; the kernel's own random numbers do not).
-const Cmdline = "console=ttyAMA0 quiet panic=-1 cryptomgr.notests=1 initcall_blacklist=jent_mod_init"
+const Cmdline = "console=ttyAMA0 quiet panic=-1 cryptomgr.notests=1 initcall_blacklist=jent_mod_init GODEBUG=cpu.aes=off"
 
 // piConfig makes a Raspberry Pi start the kernel in 64-bit mode with the same console.
 const piConfig = "arm_64bit=1\nkernel=kernel\ninitramfs initramfs followkernel\nenable_uart=1\ndtoverlay=disable-bt\n"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // maxLog is how long a component's log gets, in bytes; then it becomes NAME.log.1, in place of the one before.
@@ -17,6 +18,7 @@ type logFile struct {
 	max  int64
 	file *os.File
 	size int64
+	last string // the last line, shortened
 }
 
 func openLog(name string, limit int64) (*logFile, error) {
@@ -37,6 +39,10 @@ func (l *logFile) Write(p []byte) (int, error) {
 		if err := errors.Join(l.file.Close(), os.Rename(l.name, l.name+".1"), l.open()); err != nil {
 			return 0, fmt.Errorf("turn log over: %w", err)
 		}
+	}
+	if text := strings.TrimSpace(string(p[max(0, len(p)-1024):])); text != "" {
+		l.last = text[strings.LastIndexByte(text, '\n')+1:]
+		l.last = l.last[:min(len(l.last), 300)]
 	}
 	n, err := l.file.Write(p)
 	l.size += int64(n)

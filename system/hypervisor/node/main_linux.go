@@ -58,6 +58,11 @@ func service(args []string) error {
 			return err
 		}
 		return nil
+	case "inspect":
+		if err := serveInspect(ctx); !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
 	}
 	return fmt.Errorf("no service %q", args[0])
 }
@@ -197,10 +202,14 @@ func services(s *hypervisor.System, tree *hypervisor.Supervisor) {
 
 	h := s.Handover
 	var kubelet atomic.Int64 // when it was started
+	add(levelKube, program{name: "inspect", path: selfProgram, args: words("inspect"), memory: 64 * mib, oom: -900,
+		ready: func() error { return tunnelUp(identityDir) }})
 	add(levelKube, program{name: "kubelet", path: kubeProgram, oom: -999, memory: 320 * mib,
 		ready: func() error {
-			_, err := readCluster(identityDir)
-			return errors.Join(err, answers(containerd), tunnelUp(identityDir))
+			if err := tunnelUp(identityDir); err != nil {
+				return err
+			}
+			return answers(containerd) // last: it costs something there
 		},
 		args: func() ([]string, error) {
 			c, err := configure(identityDir, "/run/racklet/kubelet")

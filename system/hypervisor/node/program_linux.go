@@ -33,7 +33,7 @@ type program struct {
 type place struct{ groups, logs string }
 
 // poll is the time between two looks at what a program waits for.
-const poll = 100 * time.Millisecond
+const poll = 200 * time.Millisecond
 
 // run is a hypervisor.Runnable.
 func (p program) run(at place) hypervisor.Runnable {
@@ -70,6 +70,9 @@ func (p program) run(at place) hypervisor.Runnable {
 		_ = r.SetReadDeadline(time.Now().Add(time.Second))
 		copying.Wait()
 		r.Close()
+		if err != nil && ctx.Err() == nil && out.last != "" {
+			err = fmt.Errorf("%w; its last words: %s", err, out.last)
+		}
 		return err
 	}
 }
