@@ -13,9 +13,9 @@ func newUnit(env *environment) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "unit",
 		GroupID: "operate",
-		Short:   "Operate one compute unit: power, reset, console, log, identify, update",
+		Short:   "Operate one compute unit: power, reset, console, log, logs, identify, update",
 	}
-	c.AddCommand(newUnitList(env), newUnitPower(env), newUnitReset(env), newUnitConsole(env), newUnitLog(env), newUnitIdentify(env), newUnitUpdate(env))
+	c.AddCommand(newUnitList(env), newUnitPower(env), newUnitReset(env), newUnitConsole(env), newUnitLog(env), newUnitLogs(env), newUnitIdentify(env), newUnitUpdate(env))
 	return c
 }
 

@@ -253,7 +253,7 @@ func parseStat(text string) (p ProcessInfo, err error) {
 	return p, err
 }
 
-// serveInspect waits for an identity and then serves.
+// serveInspect serves with the identity that is there.
 func serveInspect(ctx context.Context) error {
 	c, err := readCluster(identityDir)
 	if err != nil {

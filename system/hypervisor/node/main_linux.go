@@ -116,6 +116,10 @@ func early(log *slog.Logger, h *hypervisor.Handover) error {
 			errs = append(errs, err)
 		}
 	}
+	// The system's registry is there from the start; others may be added beside it.
+	if err := os.Symlink("/etc/racklet/registries/"+ImageHost, "/run/racklet/registries/"+ImageHost); err != nil {
+		errs = append(errs, err)
+	}
 	// Another one for each unit, the same at each start; nothing secret follows from it (machine-id(5)).
 	id := sha256.Sum256([]byte("racklet machine " + h.Unit))
 	if err := os.WriteFile("/run/racklet/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"), 0o444); err != nil {
