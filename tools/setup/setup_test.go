@@ -144,7 +144,7 @@ func TestScript(t *testing.T) {
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
 	t.Setenv("PATH", "/nowhere")
-	root := filepath.Join(home, "unpacked")
+	root := filepath.Join(home, "cache", "racklet", "qemu", "1")
 	for _, d := range []string{"usr/bin", "usr/lib/" + triplet()} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -170,5 +170,13 @@ func TestScript(t *testing.T) {
 	out, err := exec.Command(script, "a b", "$HOME").Output()
 	if err != nil || !strings.Contains(string(out), "[a b] [$HOME]") || !strings.Contains(string(out), "["+root+"/usr/lib/"+triplet()) {
 		t.Errorf("%s (%v)", out, err)
+	}
+	// Carried elsewhere, it goes on working.
+	moved := filepath.Join(t.TempDir(), "another home")
+	if err := os.Rename(filepath.Join(home, "cache"), moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkQEMU(filepath.Join(moved, "racklet", "bin", "qemu-system-aarch64")); err != nil {
+		t.Error(err)
 	}
 }

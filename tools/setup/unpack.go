@@ -163,7 +163,12 @@ func linkPrograms(dir string, programs ...string) error {
 		if err := os.Remove(tmp); err != nil && !os.IsNotExist(err) {
 			return err
 		}
-		if err := os.Symlink(filepath.Join(dir, "usr", "bin", name), tmp); err != nil {
+		// Relative, so that the cache may be carried elsewhere (racklet cache).
+		to, err := filepath.Rel(bin, filepath.Join(dir, "usr", "bin", name))
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(to, tmp); err != nil {
 			return err
 		}
 		if err := os.Rename(tmp, filepath.Join(bin, name)); err != nil {
@@ -212,14 +217,25 @@ func writeScript(dir string) (string, error) {
 			}
 		}
 	}
+	// Relative to itself, so that the cache may be carried elsewhere (racklet cache).
+	root, err := filepath.Rel(bin, dir)
+	if err != nil {
+		return "", err
+	}
+	for i := range libs {
+		if libs[i], err = filepath.Rel(dir, libs[i]); err != nil {
+			return "", err
+		}
+		libs[i] = `"$root"/` + quote(libs[i])
+	}
 	text := fmt.Sprintf(`#!/bin/sh
 # Written by tools/setup: QEMU from packages unpacked for this user.
-root=%s
+root=$(cd -- "${0%%/*}"/%s && pwd) || exit
 LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 QEMU_MODULE_DIR=$root/usr/lib/%s/qemu
 export LD_LIBRARY_PATH QEMU_MODULE_DIR
 exec "$root/usr/bin/qemu-system-aarch64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" "$@"
-`, quote(dir), quote(strings.Join(libs, ":")), triplet())
+`, quote(root), strings.Join(libs, ":"), triplet())
 	name := filepath.Join(bin, "qemu-system-aarch64")
 	tmp := name + ".new"
 	if err := os.WriteFile(tmp, []byte(text), 0o755); err != nil {
