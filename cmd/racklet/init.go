@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/racklet/racklet/artifact/cache"
 	"github.com/racklet/racklet/firmware/trust"
 	"github.com/racklet/racklet/rack"
 	"github.com/racklet/racklet/rack/example"
@@ -265,7 +266,8 @@ func readRelease(dir string) (*builtRelease, error) {
 	return &builtRelease{*spec, m}, nil
 }
 
-// defaultRelease is the directory "release" beside this program, links resolved.
+// defaultRelease is the directory "release" beside this program, links resolved; where there is none, what
+// "racklet cache import" brought.
 func defaultRelease() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -274,7 +276,20 @@ func defaultRelease() (string, error) {
 	if self, err = filepath.EvalSymlinks(self); err != nil {
 		return "", err
 	}
-	return filepath.Join(filepath.Dir(self), "release"), nil
+	dir := filepath.Join(filepath.Dir(self), "release")
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if user, err := cache.User(); err == nil {
+			if imported := filepath.Join(user.Dir, folderRelease); exists(imported) {
+				return imported, nil
+			}
+		}
+	}
+	return dir, nil
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 // nameAfter makes a rack's name from a directory's.

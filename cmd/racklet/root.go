@@ -96,7 +96,7 @@ func newRoot(env *environment) *cobra.Command {
 // commands are all top-level commands, in the order of the help.
 func commands(env *environment) []*cobra.Command {
 	return []*cobra.Command{
-		newUp(env), newDown(env), newSimulate(env), newFault(env), newTour(env),
+		newUp(env), newDown(env), newReset(env), newSimulate(env), newFault(env), newTour(env), newLab(env), newCache(env),
 		newStatus(env), newWatch(env), newWhy(env), newEvents(env), newUnit(env), newRack(env), newAccount(env), newAPI(env), newLogin(env), newLogout(env), newCapture(env),
 		newInit(env), newValidate(env), newSign(env), newHardware(env),
 		newVersion(env),

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -322,4 +323,13 @@ func git(ctx context.Context, dir string, args ...string) error {
 		return fmt.Errorf("git %s in %s: %w: %s", args[0], filepath.Base(dir), err, out)
 	}
 	return nil
+}
+
+// gitSays runs git in a directory and returns what it prints.
+func gitSays(ctx context.Context, dir string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...).Output()
+	if err != nil {
+		return "", fmt.Errorf("git %s in %s: %w", args[0], filepath.Base(dir), err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
