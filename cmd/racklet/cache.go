@@ -398,7 +398,7 @@ func (b *bar) tell(done, all int64) {
 	}
 	b.last = time.Now()
 	left := time.Duration(float64(time.Since(b.begin)) * float64(all-done) / float64(max(done, 1)))
-	line := fmt.Sprintf("racklet: %s: %d of %d %%, %v left", b.what, 100*done/all, 100, left.Round(time.Second))
+	line := fmt.Sprintf("racklet: %s: %d %%, %v left", b.what, 100*done/all, left.Round(time.Second))
 	if b.live {
 		fmt.Fprintf(b.out, "\r\x1b[K%s", line)
 	} else {
