@@ -10,7 +10,7 @@
 // owners signed is the work of package source.
 //
 // The objects look like those of Kubernetes (apiVersion, kind, metadata,
-// spec), group racklet.io/v1alpha1. A field whose JSON tag lacks "omitempty"
+// spec), group racklet.io/v1alpha1. A field whose JSON tag lacks "omitempty" and "omitzero"
 // must be given. JSON Schema of each kind is in the folder rack/schema, made
 // from the types and comments of this package by tools/schema.
 package rack
@@ -94,7 +94,36 @@ type RackSpec struct {
 	PowerPolicy string `json:"powerPolicy"`
 	// Where artefacts are fetched from, tried in this order. None: the host of the repository, with the same TLS pins. Mirrors are not trusted; whatever they send is checked by digest.
 	Mirrors []Mirror `json:"mirrors,omitempty" max:"8"`
+	// The rack's own Kubernetes; left out, the rack has none.
+	Kubernetes RackKubernetes `json:"kubernetes,omitzero"`
 }
+
+// RackKubernetes is the Kubernetes whose nodes are the rack's compute units.
+type RackKubernetes struct {
+	// Where the control plane runs: host is beside the management API.
+	Placement string `json:"placement" enum:"host"`
+	// Version that the control plane must have, such as v1.37.1; any when left out.
+	Version string `json:"version,omitempty" format:"version"`
+	// IPv4 range of pods, 16 bits; the unit in slot N gives its pods addresses of the Nth /24.
+	Pods string `json:"pods" format:"cidr"`
+	// IPv4 range of services, 12 to 24 bits; its first address is the API server's, its tenth the name server's.
+	Services string `json:"services" format:"cidr"`
+	// Feature gates that differ from upstream's defaults, such as SomeFeature=true.
+	Features []string `json:"features,omitempty" max:"32"`
+	// What comes with the cluster: dns, metrics, volumes, registry. What is not in the list is switched off.
+	Batteries []string `json:"batteries,omitempty" max:"8"`
+}
+
+// What can come with a rack's Kubernetes.
+const (
+	BatteryDNS      = "dns"      // CoreDNS
+	BatteryMetrics  = "metrics"  // resource metrics: kubectl top, autoscaling
+	BatteryVolumes  = "volumes"  // persistent volumes on the units' disks
+	BatteryRegistry = "registry" // OCI images for racks without internet
+)
+
+// PlacementHost is the control plane beside the management API.
+const PlacementHost = "host"
 
 // Management is the slot of the management unit, the default applied.
 func (s *RackSpec) Management() SlotID {

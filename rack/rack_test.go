@@ -374,3 +374,34 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("cap %v, want the unit's own", c)
 	}
 }
+
+func TestRackKubernetes(t *testing.T) {
+	good := RackKubernetes{Placement: "host", Version: "v1.37.1", Pods: "10.42.0.0/16", Services: "10.96.0.0/16", Features: []string{"A=true"}, Batteries: []string{"dns", "registry"}}
+	for _, c := range []struct {
+		change func(*RackKubernetes)
+		path   string // of the only fault, "" is none
+	}{
+		{func(*RackKubernetes) {}, ""},
+		{func(k *RackKubernetes) { *k = RackKubernetes{} }, ""},
+		{func(k *RackKubernetes) { k.Placement = "" }, "spec.kubernetes.placement"},
+		{func(k *RackKubernetes) { k.Pods = "10.42.0.0/24" }, "spec.kubernetes.pods"},
+		{func(k *RackKubernetes) { k.Pods = "10.42.1.0/16" }, "spec.kubernetes.pods"},
+		{func(k *RackKubernetes) { k.Pods = "10.77.0.0/16" }, "spec.kubernetes.pods"},
+		{func(k *RackKubernetes) { k.Pods = "10.78.0.0/16" }, "spec.kubernetes.pods"},
+		{func(k *RackKubernetes) { k.Services = "10.42.7.0/24" }, "spec.kubernetes.services"},
+		{func(k *RackKubernetes) { k.Services = "fd00::/112" }, "spec.kubernetes.services"},
+		{func(k *RackKubernetes) { k.Features = []string{"A=true", "--x=true"} }, "spec.kubernetes.features[1]"},
+		{func(k *RackKubernetes) { k.Features = []string{"A=maybe"} }, "spec.kubernetes.features[0]"},
+		{func(k *RackKubernetes) { k.Batteries = []string{"nuclear"} }, "spec.kubernetes.batteries[0]"},
+	} {
+		r := Rack{TypeMeta: TypeMeta{APIVersion, KindRack}, Metadata: Metadata{Name: "r"}, Spec: RackSpec{
+			ID: "6f1c2a0e-3b52-4c7d-9a41-0d5e8f7b6c3a", Slots: 5, Power: RackPower{100, 25}, Network: RackNetwork{"10.77.0.0/24", "10.77.0.1"},
+			ThermalPolicy: "default", PowerPolicy: "default", Kubernetes: good,
+		}}
+		c.change(&r.Spec.Kubernetes)
+		got := Fields(r.Validate())
+		if c.path == "" && got != nil || c.path != "" && (len(got) != 1 || got[0].Path != c.path) {
+			t.Errorf("%+v: %v, want a fault of %q", r.Spec.Kubernetes, got, c.path)
+		}
+	}
+}

@@ -164,8 +164,53 @@ func (r *Rack) Validate() error {
 	c.name("spec.thermalPolicy", s.ThermalPolicy)
 	c.name("spec.powerPolicy", s.PowerPolicy)
 	c.mirrors("spec.mirrors", s.Mirrors)
+	if k := &s.Kubernetes; !k.zero() {
+		c.kubernetes(k, subnet)
+	}
 	return c.err()
 }
+
+// zero reports whether the rack has no Kubernetes.
+func (k *RackKubernetes) zero() bool {
+	return k.Placement == "" && k.Version == "" && k.Pods == "" && k.Services == "" && len(k.Features) == 0 && len(k.Batteries) == 0
+}
+
+// kubernetes checks the rack's Kubernetes beside the rack's own subnet.
+func (c *checker) kubernetes(k *RackKubernetes, subnet netip.Prefix) {
+	const at = "spec.kubernetes."
+	c.oneOf(at+"placement", k.Placement, PlacementHost)
+	ranges := []netip.Prefix{subnet, TunnelRange}
+	words := []string{"spec.network.subnet", "the range of the tunnels"}
+	for _, r := range []struct {
+		name, text, example string
+		min, max            int
+	}{{"pods", k.Pods, "10.42.0.0/16", 16, 16}, {"services", k.Services, "10.96.0.0/16", 12, 24}} {
+		p, err := netip.ParsePrefix(r.text)
+		if err != nil || !p.Addr().Is4() || p.Bits() < r.min || p.Bits() > r.max || p != p.Masked() {
+			c.failf(at+r.name, "%q is not such a range: want an IPv4 prefix of %d to %d bits such as %s", r.text, r.min, r.max, r.example)
+			continue
+		}
+		for i, other := range ranges {
+			if other.IsValid() && p.Overlaps(other) {
+				c.failf(at+r.name, "%v overlaps %s, %v", p, words[i], other)
+			}
+		}
+		ranges, words = append(ranges, p), append(words, at+r.name)
+	}
+	for i, f := range k.Features {
+		name, value, _ := strings.Cut(f, "=")
+		if name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" || value != "true" && value != "false" {
+			c.failf(fmt.Sprintf("%sfeatures[%d]", at, i), "%q is not a feature gate: want NAME=true or NAME=false", f)
+		}
+	}
+	for i, b := range k.Batteries {
+		c.oneOf(fmt.Sprintf("%sbatteries[%d]", at, i), b, BatteryDNS, BatteryMetrics, BatteryVolumes, BatteryRegistry)
+	}
+}
+
+// TunnelRange holds the addresses of the encrypted network between units: 10.78.0.N is the unit in
+// slot N, 10.78.0.254 the management unit.
+var TunnelRange = netip.MustParsePrefix("10.78.0.0/24")
 
 // mirrors checks a list of mirrors.
 func (c *checker) mirrors(path string, list []Mirror) {

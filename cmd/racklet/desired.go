@@ -83,6 +83,9 @@ func (d *desiredState) start(ctx context.Context, releases []string) (*started, 
 		v = last
 	}
 	s.set, s.verified = v.Set, v
+	if err := writeObjects(d.layout, v); err != nil {
+		return nil, err
+	}
 	if s.provisioning, err = sim.Gather(v, d.where, root, releases...); err != nil {
 		return nil, err
 	}
@@ -424,6 +427,9 @@ func (d *desiredState) follow(ctx context.Context, c *redfishClient, units []*ra
 			}
 		}
 		d.log.Info("the owners published", "sequence", v.Sequence, "commit", v.Commit)
+		if err := writeObjects(d.layout, v); err != nil {
+			d.log.Warn("the cluster will not learn of it", "error", err)
+		}
 		if err := d.apply(ctx, c, v.Set, withObjects(units, v.Set)); err != nil && ctx.Err() == nil {
 			d.log.Warn("desired state could not be applied", "error", err)
 		}

@@ -389,6 +389,9 @@ func (env *environment) withClient(do func(ctx context.Context, client *redfishC
 func (env *environment) ofStatus(do func(*Status) error) func(*cobra.Command, []string) error {
 	return env.withClient(func(ctx context.Context, client *redfishClient, _ []string) error {
 		s, err := readStatus(ctx, client)
+		if err == nil && env.rack == "" {
+			s.Kubernetes, err = readKubernetes(ctx, layout{env.state})
+		}
 		if err != nil {
 			return err
 		}

@@ -135,6 +135,10 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 		return err
 	}
 	desired.accepted = enrolment.accept
+	control, err := newControlPlane(l, d.set.Rack, log.With("part", "kubernetes"))
+	if err != nil {
+		return err
+	}
 
 	// The rack outlives ctx by the time its units need to shut down.
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -167,6 +171,9 @@ func (env *environment) simulate(ctx context.Context, ready *starter) error {
 	if network != nil {
 		part("network", func(ctx context.Context) error { return service.ServeTLS(ctx, network) })
 		log.Info("the management API listens", "address", network.Addr())
+	}
+	if control != nil {
+		part("kubernetes", control.run)
 	}
 	client, err := env.client()
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 type Status struct {
 	Rack  RackStatus   `json:"rack"`
 	Units []UnitStatus `json:"units"`
+
+	Kubernetes *KubernetesStatus `json:"kubernetes,omitempty"` // of this machine's rack, where it has one
 }
 
 // RackStatus is what belongs to the rack as a whole.
@@ -120,6 +122,9 @@ func writeStatusTable(w io.Writer, s *Status, wide bool) error {
 		if u := &s.Units[i]; u.Reason != "" {
 			fmt.Fprintf(w, "\n%s: %s (racklet why %s)\n", u.Name, failureText(u), u.Name)
 		}
+	}
+	if k := s.Kubernetes; k != nil {
+		fmt.Fprintf(w, "\n%s\n", k.line())
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", rackLine(&s.Rack))
 	return err

@@ -24,6 +24,8 @@ type Options struct {
 	Units   int              // virtual compute units, 1 to 9
 	Release rack.ReleaseSpec // that all units boot, as its build wrote it (release.json)
 	Mirrors []rack.Mirror    // none: the repository's own host
+	// Kubernetes says that the units shall be the nodes of a cluster.
+	Kubernetes bool
 }
 
 // MaxUnits is the most compute units that a rack can have beside its

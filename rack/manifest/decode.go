@@ -15,7 +15,7 @@ import (
 )
 
 // A decoder fills one object from YAML nodes. The types' JSON tags say how
-// fields are called and which may be left out ("omitempty"); the tags enum,
+// fields are called and which may be left out ("omitempty", "omitzero"); the tags enum,
 // min and max bound their values.
 type decoder struct {
 	file   string
@@ -265,7 +265,7 @@ func fieldsOf(t reflect.Type) (all []field) {
 			continue
 		}
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		all = append(all, field{name, f.Index, options != "omitempty", f.Tag})
+		all = append(all, field{name, f.Index, !strings.HasPrefix(options, "omit"), f.Tag})
 	}
 	return all
 }

@@ -212,7 +212,7 @@ func (g *generator) object(s *schema, t reflect.Type) {
 		case "Metadata.Name":
 			field.Pattern, field.MaxLength = `^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`, rack.MaxName
 		}
-		if options != "omitempty" {
+		if !strings.HasPrefix(options, "omit") {
 			s.Required = append(s.Required, name)
 		}
 		*s.Properties = append(*s.Properties, property{name, field})

@@ -137,7 +137,7 @@ func (s *Server) plan() {
 	if s.Redfish != "" {
 		c := newComponent("controller", s.apiserver)
 		c.args = func() ([]string, error) {
-			return []string{"--kubeconfig=" + s.path("config", "controller.kubeconfig"), "--redfish=" + s.Redfish, "--objects=" + s.Objects}, nil
+			return []string{"--kubeconfig=" + s.path("config", "controller.kubeconfig"), "--redfish=" + s.Redfish, "--objects=" + s.Objects, "--pods=" + join(s.PodRanges)}, nil
 		}
 		s.all = append(s.all, c)
 	}

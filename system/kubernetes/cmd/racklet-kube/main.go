@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -34,6 +35,7 @@ import (
 
 	"github.com/racklet/racklet/system/kubernetes/component/node"
 	"github.com/racklet/racklet/system/kubernetes/component/store"
+	"github.com/racklet/racklet/system/kubernetes/controller"
 	"github.com/racklet/racklet/system/kubernetes/server"
 )
 
@@ -64,8 +66,9 @@ var upstream = map[string]func() *cobra.Command{
 
 // ours are the others.
 var ours = map[string]func(ctx context.Context, args []string) error{
-	"server": runServer,
-	"kine":   runStore,
+	"server":     runServer,
+	"kine":       runStore,
+	"controller": runController,
 	"version": func(context.Context, []string) error {
 		_, err := fmt.Println(version.Get().GitVersion)
 		return err
@@ -109,6 +112,26 @@ func runStore(ctx context.Context, args []string) error {
 		return errors.New("usage: racklet-kube kine FILE SOCKET")
 	}
 	return store.Run(ctx, args[0], args[1])
+}
+
+func runController(ctx context.Context, args []string) error {
+	o := controller.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	fs := flag.NewFlagSet("racklet-kube controller", flag.ContinueOnError)
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "`file` with the way to the API server")
+	fs.StringVar(&o.Redfish, "redfish", "", "Unix `socket` of the rack's management API")
+	fs.StringVar(&o.Objects, "objects", "", "`file` with the rack's verified objects")
+	var pods prefixes
+	fs.Var(&pods, "pods", "address `ranges` of pods, separated by commas")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if o.Kubeconfig == "" || o.Redfish == "" || fs.NArg() > 0 {
+		return errors.New("usage: racklet-kube controller --kubeconfig FILE --redfish SOCKET [--objects FILE] [--pods RANGES]")
+	}
+	if len(pods) > 0 {
+		o.Pods = pods[0]
+	}
+	return controller.Run(ctx, o)
 }
 
 // prefixes is a flag of address ranges, separated by commas.
