@@ -27,14 +27,17 @@ import (
 	"github.com/spf13/cobra"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubectl's ways to log in
 	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // log format
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of API clients
+	_ "k8s.io/component-base/metrics/prometheus/version"  // and of the build
 	"k8s.io/component-base/version"
 	"k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
-	"github.com/racklet/racklet/system/kubernetes/component/node"
-	"github.com/racklet/racklet/system/kubernetes/component/store"
 	"github.com/racklet/racklet/system/kubernetes/controller"
 	"github.com/racklet/racklet/system/kubernetes/server"
 )
@@ -60,8 +63,8 @@ var upstream = map[string]func() *cobra.Command{
 	"apiserver":          apiserver.NewAPIServerCommand,
 	"controller-manager": controllermanager.NewControllerManagerCommand,
 	"scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubelet":            node.Commands["kubelet"],
-	"proxy":              node.Commands["kube-proxy"],
+	"kubelet":            func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+	"proxy":              proxy.NewProxyCommand,
 }
 
 // ours are the others.
@@ -111,7 +114,7 @@ func runStore(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: racklet-kube kine FILE SOCKET")
 	}
-	return store.Run(ctx, args[0], args[1])
+	return serveStore(ctx, args[0], args[1])
 }
 
 func runController(ctx context.Context, args []string) error {

@@ -1,5 +1,4 @@
-// Package store runs kine, which speaks etcd's protocol over an SQLite database.
-package store
+package main
 
 import (
 	"context"
@@ -14,8 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Run serves the database in file on a Unix socket until ctx ends.
-func Run(ctx context.Context, file, socket string) error {
+// serveStore runs kine, which speaks etcd's protocol over the SQLite database in file, on a Unix
+// socket until ctx ends.
+func serveStore(ctx context.Context, file, socket string) error {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return err
