@@ -30,6 +30,7 @@ setup:
 
 build: setup
 	@CGO_ENABLED=0 $(GO) build -trimpath $(vcs) -ldflags '-s -w' -o bin/racklet ./cmd/racklet
+	@$(GO) run ./tools/kube -o bin/racklet-kube
 	@$(GO) run ./tools/release -o bin/release $(mirror)
 
 test: for-tests = -test

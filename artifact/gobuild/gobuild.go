@@ -207,7 +207,8 @@ func licence(dir string) (string, error) {
 }
 
 func classify(text string) []string {
-	text = strings.ToLower(strings.Join(strings.Fields(text), " "))
+	words := slices.DeleteFunc(strings.Fields(text), func(w string) bool { return w == ">" || w == "*" || w == "//" }) // marks of quotes and comments
+	text = strings.ToLower(strings.Join(words, " "))
 	var out []string
 	for _, m := range marks {
 		if strings.Contains(text, m.phrase) && (m.without == "" || !strings.Contains(text, m.without)) {

@@ -93,6 +93,7 @@ func TestClassify(t *testing.T) {
 		{"Redistributions in binary form must reproduce the above copyright notice. Neither the name of Google", "BSD-3-Clause"},
 		{"Redistributions in binary form must reproduce\n the above copyright notice.", "BSD-2-Clause"},
 		{"Mozilla Public License Version 2.0", "MPL-2.0"},
+		{"> Redistributions in binary form must reproduce\n> the above copyright notice.", "BSD-2-Clause"},
 		{"All rights reserved.", ""},
 		{"GNU GENERAL PUBLIC LICENSE", ""},
 	} {

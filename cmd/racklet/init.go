@@ -143,7 +143,7 @@ func makeRepository(o initOptions) (_ *initResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := example.Files(example.Options{Name: o.name, ID: id, Units: o.units, Release: release.spec})
+	files, err := example.Files(example.Options{Name: o.name, ID: id, Units: o.units, Release: release.spec, Kubernetes: release.spec.OS.Flavour == rack.FlavourNode})
 	if err != nil {
 		return nil, err
 	}

@@ -8,10 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"golang.org/x/mod/modfile"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/racklet/racklet/artifact"
@@ -75,7 +72,6 @@ func (c config) nodeParts() (parts, error) {
 		}
 		out = append(out, part{name, p})
 	}
-	own := func(dir string, p *gobuild.Program) { p.Dir = filepath.Join(c.root, dir) }
 
 	daemon := func(p *gobuild.Program) {
 		p.Module, p.Tags = modules["containerd"], []string{"no_btrfs", "no_zfs", "no_devmapper", "no_aufs"}
@@ -91,14 +87,11 @@ func (c config) nodeParts() (parts, error) {
 		add("opt/cni/bin/"+filepath.Base(pkg), pkg, plugin)
 	}
 	add(pausePart, "./system/hypervisor/pause", nil)
-	stamp, err := c.kubernetesVersion()
+	kube, err := gobuild.Kubernetes(c.root, "./cmd/racklet-node", "linux", "arm64", c.version)
 	if err != nil {
 		return nil, err
 	}
-	add("usr/bin/racklet-node", "./cmd/racklet-node", func(p *gobuild.Program) {
-		own("system/kubernetes", p)
-		p.Set = stamp
-	})
+	out = append(out, part{"usr/bin/racklet-node", kube})
 	for _, o := range []struct{ name, pkg string }{
 		{"usr/lib/racklet/enroll", "system/enroll/agent"}, {"usr/lib/racklet/cni", "system/cni/agent"}, {"opt/cni/bin/racklet", "system/cni/plugin"},
 	} {
@@ -108,33 +101,6 @@ func (c config) nodeParts() (parts, error) {
 		add(o.name, "./"+o.pkg, nil)
 	}
 	return out, nil
-}
-
-// kubernetesVersion stamps the version of Kubernetes that system/kubernetes builds into what it builds.
-func (c config) kubernetesVersion() (map[string]string, error) {
-	name := filepath.Join(c.root, "system", "kubernetes", "go.mod")
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("read version of Kubernetes: %w", err)
-	}
-	mod, err := modfile.ParseLax(name, b, nil)
-	if err != nil {
-		return nil, fmt.Errorf("read version of Kubernetes: %w", err)
-	}
-	i := slices.IndexFunc(mod.Require, func(r *modfile.Require) bool { return r.Mod.Path == "k8s.io/kubernetes" })
-	if i < 0 {
-		return nil, fmt.Errorf("%s requires no k8s.io/kubernetes", name)
-	}
-	version := mod.Require[i].Mod.Version
-	number := strings.Split(strings.TrimPrefix(version, "v"), ".")
-	set := map[string]string{}
-	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		set[pkg+".gitVersion"] = version + "+racklet"
-		set[pkg+".gitMajor"], set[pkg+".gitMinor"] = number[0], number[1]
-		set[pkg+".gitCommit"], set[pkg+".gitTreeState"] = "", "clean"
-		set[pkg+".buildDate"] = artifact.Epoch.Format("2006-01-02T15:04:05Z")
-	}
-	return set, nil
 }
 
 // node compiles and gathers what a node is made of; nil for another flavour.
