@@ -16,7 +16,7 @@ mirror  := $(if $(MIRROR),-mirror $(MIRROR))
 # Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
 vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: help up setup build test vet scenarios powercut fuzz bench update-locks check-locks clean
+.PHONY: help up setup build test test-kubernetes vet scenarios powercut fuzz bench update-locks check-locks clean
 
 help:
 	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,12 @@ test: for-tests = -test
 test: build vet
 	@test -z "$(CI)" || $(GO) run ./tools/locks -check $(mirror) || echo "warning: a lock file is stale, or could not be checked: make update-locks"
 	@$(GO) run ./tools/testtime -p 2 -timeout 30m $(if $(RUN),-run '$(RUN)') $(PKG)
+	@test '$(PKG)' != ./... || $(MAKE) --no-print-directory test-kubernetes
+
+# The second module; with the flags of its build, or all of Kubernetes would be compiled again.
+test-kubernetes:
+	@$(GO) build -o bin/testtime ./tools/testtime
+	@cd system/kubernetes && export CGO_ENABLED=0 && $(GO) vet -trimpath ./... && ../../bin/testtime -trimpath -p 2 -timeout 10m $(if $(RUN),-run '$(RUN)') ./...
 
 vet:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

@@ -48,9 +48,7 @@ func (s *Server) authorizerTLS(*tls.ClientHelloInfo) (*tls.Config, error) {
 func (s *Server) authorizerHandler() http.Handler {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "verifier"})
 	proxy.Transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", s.Authorize)
-		},
+		DialContext:           dialUnix(s.Authorize),
 		ResponseHeaderTimeout: 2 * time.Second, MaxIdleConns: 4,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,4 +58,11 @@ func (s *Server) authorizerHandler() http.Handler {
 		}
 		proxy.ServeHTTP(w, r)
 	})
+}
+
+// dialUnix leads every connection to one socket.
+func dialUnix(socket string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
 }

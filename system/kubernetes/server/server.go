@@ -119,7 +119,7 @@ func (s *Server) plan() {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}
-			return []string{s.path("state.db"), s.kineSocket()}, nil
+			return []string{s.path("cluster.db"), s.kineSocket()}, nil
 		}
 		kine.probe = func(ctx context.Context) error {
 			c, err := new(net.Dialer).DialContext(ctx, "unix", s.kineSocket())
