@@ -93,8 +93,8 @@ func (r *rack) changeRack(t *testing.T, why string) {
 	r.git(t, repo, "push", "-q", "origin", "main", "racklet-metadata")
 }
 
-// landed checks that faults broke in time: each at its time or when its condition came true, and what a scenario expects
-// within a second of it came true in that second.
+// landed checks that faults broke as the scenario says, the same on every run: in its order, and each within a second of its
+// time. (What changes within a second of that, a scenario expects itself.)
 func landed(t *testing.T, file string, o *fault.Outcome) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -104,6 +104,18 @@ func landed(t *testing.T, file string, o *fault.Outcome) {
 	s, err := manifest.ParseScenario(file, b)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var order, want []string
+	for _, e := range o.Record {
+		if e.Event == "breaks" {
+			order = append(order, e.Fault.String())
+		}
+	}
+	for _, f := range s.Spec.Faults { // in the order of their times
+		want = append(want, f.String())
+	}
+	if !slices.Equal(order, want) {
+		t.Errorf("broke in the order %q, want %q", order, want)
 	}
 	for _, f := range s.Spec.Faults {
 		i := slices.IndexFunc(o.Faults, func(x fault.FaultOutcome) bool { return x.Fault == f.String() })

@@ -121,6 +121,22 @@ var FaultKinds = []FaultKind{
 	{Name: "unit-silent", Target: OnUnit, Text: "the unit stands still and sends no heartbeat"},
 }
 
+// likely is a hint at kinds that share a word with a name that is none.
+func likely(name string) string {
+	var some []string
+	for _, k := range FaultKindNames() {
+		for part := range strings.SplitSeq(name, "-") {
+			if len(part) > 2 && strings.Contains(k, part) && !slices.Contains(some, k) {
+				some = append(some, k)
+			}
+		}
+	}
+	if len(some) == 0 || len(some) > 8 {
+		return ""
+	}
+	return ": perhaps " + list(some)
+}
+
 // LookupFaultKind finds a kind by its name.
 func LookupFaultKind(name string) (*FaultKind, bool) {
 	i, ok := slices.BinarySearchFunc(FaultKinds, name, func(k FaultKind, name string) int { return strings.Compare(k.Name, name) })
@@ -168,7 +184,7 @@ func short(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // parse reads a value in the parameter's unit.
 func (p *FaultParameter) parse(s string) (float64, error) {
-	bad := fmt.Errorf("%q is not allowed: want %s", s, p.Range())
+	bad := fmt.Errorf("%q is not allowed: want %s, such as %s", s, p.Range(), p.Standard())
 	if len(p.Words) > 0 {
 		if !slices.Contains(p.Words, s) {
 			return 0, bad
@@ -284,7 +300,7 @@ const longest = Duration(24 * time.Hour)
 func (f *FaultSpec) check(c *checker, path string) {
 	k, ok := LookupFaultKind(f.Kind)
 	if !ok {
-		c.failf(path+"kind", "%q is no kind of fault: want %s", f.Kind, list(FaultKindNames()))
+		c.failf(path+"kind", "%q is no kind of fault (racklet fault kinds lists all)%s", f.Kind, likely(f.Kind))
 		return
 	}
 	f.checkTarget(c, path, k)

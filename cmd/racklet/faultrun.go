@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -32,7 +33,12 @@ then it ends with 1.`,
 		Example: `  racklet fault run examples/scenarios/stuck-fan.yaml
   racklet fault run --quick examples/scenarios
   racklet fault run examples/scenarios/overheating.yaml -o json`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{errors.New("fault run: want scenario files, or folders of them")}
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error { return env.faultRun(c.Context(), args, quick) },
 	}
 	c.Flags().BoolVar(&quick, "quick", false, "leave scenarios that need machines out")
@@ -55,6 +61,12 @@ func (env *environment) faultRun(ctx context.Context, args []string, quick bool)
 		} else if !quick {
 			there = append(there, s)
 		}
+	}
+	switch {
+	case len(files) == 0:
+		return fmt.Errorf("no scenario in %s: want files that end in .yaml", strings.Join(args, ", "))
+	case len(here)+len(there) == 0:
+		return errors.New("nothing left to run: all of these need machines, and --quick leaves those out")
 	}
 	outcomes := make([]*fault.Outcome, len(here))
 	errs := make([]error, len(here))

@@ -51,6 +51,9 @@ heals it. Leave with Ctrl-C: what is broken heals; come back with --from. With -
 }
 
 func (env *environment) tour(ctx context.Context, yes bool, from int) error {
+	if n := len(tourStops("unit-1")); from < 1 || from > n {
+		return &usageError{fmt.Errorf("--from %d: want 1 to %d", from, n)}
+	}
 	var none []fault.Active
 	switch err := env.simCall(ctx, http.MethodGet, "/sim/v1/faults", nil, &none); {
 	case errors.Is(err, errNoRack):
@@ -73,9 +76,6 @@ func (env *environment) tour(ctx context.Context, yes bool, from int) error {
 		return errors.New("this rack has no units to show")
 	}
 	stops := tourStops(names[0])
-	if from < 1 || from > len(stops) {
-		return &usageError{fmt.Errorf("--from %d: want 1 to %d", from, len(stops))}
-	}
 	in := bufio.NewReader(env.stdin)
 	f, ok := env.stdin.(*os.File)
 	wait := !yes && ok && term.IsTerminal(int(f.Fd()))

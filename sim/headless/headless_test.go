@@ -194,7 +194,14 @@ func TestMutation(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !o.Failed() {
+			caught := 0
+			for _, c := range append(o.Checks, o.Invariants...) {
+				if c.State == "failed" {
+					caught++
+					t.Logf("caught by %s: %s", c.That, c.Seen)
+				}
+			}
+			if !o.Failed() || caught == 0 {
 				t.Errorf("%s does not notice %s", scenario, defect)
 			}
 		})
