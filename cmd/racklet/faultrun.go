@@ -93,8 +93,13 @@ func (env *environment) faultRun(ctx context.Context, args []string, quick bool)
 	return env.finish(outcomes, nil)
 }
 
-// runOnRack runs a scenario on the running rack and follows it.
+// runOnRack runs a scenario on the running rack and tells what breaks and heals.
 func (env *environment) runOnRack(ctx context.Context, s *rack.Scenario) ([]*fault.Outcome, error) {
+	return env.followOnRack(ctx, s, func(*fault.Outcome) {})
+}
+
+// followOnRack is runOnRack that also hands over what has come of the scenario so far, several times a second.
+func (env *environment) followOnRack(ctx context.Context, s *rack.Scenario, look func(*fault.Outcome)) ([]*fault.Outcome, error) {
 	if err := env.simCall(ctx, http.MethodPost, "/sim/v1/scenario", s, nil); err != nil {
 		return nil, fmt.Errorf("scenario %s: %w", s.Metadata.Name, err)
 	}
@@ -108,6 +113,7 @@ func (env *environment) runOnRack(ctx context.Context, s *rack.Scenario) ([]*fau
 		for ; told < len(o.Record); told++ {
 			fmt.Fprintln(env.stderr, o.Record[told].Line())
 		}
+		look(&o)
 		return o.State != "running", nil
 	})
 	if err == nil && ctx.Err() != nil {

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -82,19 +84,19 @@ func (env *environment) tour(ctx context.Context, yes bool, from int) error {
 	defer env.simCall(context.WithoutCancel(ctx), http.MethodDelete, "/sim/v1/faults", nil, nil) // nothing stays broken
 	for i := from - 1; i < len(stops); i++ {
 		s := &stops[i]
-		fmt.Fprintf(env.stdout, "\n%d of %d  %s\n\n%s\n", i+1, len(stops), strings.ToUpper(s.title), s.text)
+		fmt.Fprintf(env.stdout, "\n%d of %d  %s\n\n%s\n\nTo type yourself, in another terminal:\n", i+1, len(stops), strings.ToUpper(s.title), wrapped(s.text, env.width()))
 		for _, c := range s.commands {
-			fmt.Fprintf(env.stdout, "    %s\n", c)
+			fmt.Fprintf(env.stdout, "  %s\n", asTyped(c))
 		}
 		if wait {
 			fmt.Fprint(env.stdout, "\nEnter goes on, Ctrl-C ends. ")
 			if err := readLine(ctx, in); err != nil {
-				fmt.Fprintf(env.stdout, "\nGo on later with: racklet tour --from %d\n", i+1)
+				fmt.Fprintf(env.stdout, "\nGo on later with: %s\n", asTyped(fmt.Sprintf("racklet tour --from %d", i+1)))
 				return nil
 			}
 		}
 		if err := env.visit(ctx, s, i+1); err != nil {
-			fmt.Fprintf(env.stdout, "\nGo on with: racklet tour --from %d\n", i+1)
+			fmt.Fprintf(env.stdout, "\nGo on with: %s\n", asTyped(fmt.Sprintf("racklet tour --from %d", i+1)))
 			return err
 		}
 	}
@@ -102,8 +104,48 @@ func (env *environment) tour(ctx context.Context, yes bool, from int) error {
 	if code := run(ctx, env.stdin, io.Discard, env.stderr, []string{"unit", "power", "cycle", names[0], "--state", env.state}); code != 0 {
 		return exitCode(code)
 	}
-	fmt.Fprintln(env.stdout, "More: racklet fault kinds; racklet fault storm --seed 7 --minutes 5")
+	fmt.Fprintf(env.stdout, "More:\n  %s\n  %s\n", asTyped("racklet fault kinds"), asTyped("racklet fault storm --seed 7 --minutes 5"))
 	return nil
+}
+
+// asTyped is a command as this program was called: who runs bin/racklet has no racklet on the path.
+func asTyped(command string) string {
+	if name := os.Args[0]; strings.Contains(name, "/") && !filepath.IsAbs(name) {
+		return strings.Replace(command, "racklet", name, 1)
+	}
+	return command
+}
+
+// width is that of the terminal, at most what reads well.
+func (env *environment) width() int {
+	const most = 100
+	if f, ok := env.stdout.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
+			return min(w, most)
+		}
+	}
+	return most
+}
+
+// wrapped breaks text between words.
+func wrapped(text string, width int) string {
+	var b strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+		case column+1+n > width:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
 }
 
 // readLine waits for Enter, or for the end of ctx.
@@ -138,21 +180,23 @@ func (env *environment) visit(ctx context.Context, s *stop, n int) error {
 		faults = again
 	}
 	fmt.Fprintln(env.stdout)
-	outcomes, err := env.runOnRack(ctx, &rack.Scenario{
+	told := map[int]bool{}
+	outcomes, err := env.followOnRack(ctx, &rack.Scenario{
 		TypeMeta: rack.TypeMeta{APIVersion: rack.APIVersion, Kind: rack.KindScenario}, Metadata: rack.Metadata{Name: fmt.Sprintf("tour-%d", n)},
-		Spec: rack.ScenarioSpec{Teaches: "A step of the tour.", Needs: rack.NeedsMachines, Length: rack.Duration(s.length), Ends: rack.EndsSettled, Faults: faults, Expect: s.expect}})
+		Spec: rack.ScenarioSpec{Teaches: "A step of the tour.", Needs: rack.NeedsMachines, Length: rack.Duration(s.length), Ends: rack.EndsSettled, Faults: faults, Expect: s.expect}}, func(o *fault.Outcome) {
+		for i, c := range o.Checks {
+			mark, decided := map[string]string{"passed": "✓", "failed": "✗"}[c.State]
+			if decided && !told[i] {
+				told[i] = true
+				fmt.Fprintf(env.stdout, "  %s %-30s after %5.1f s  %s\n", mark, c.That, c.At, c.Why)
+			}
+		}
+	})
 	for _, f := range s.undo {
 		err = errors.Join(err, env.simCall(context.WithoutCancel(ctx), http.MethodPost, "/sim/v1/faults", &f, nil))
 	}
 	if err != nil {
 		return err
-	}
-	for _, c := range outcomes[0].Checks {
-		mark := "✓"
-		if c.State != "passed" {
-			mark = "✗"
-		}
-		fmt.Fprintf(env.stdout, "  %s %-40s after %5.1f s  %s\n", mark, c.That, c.At, c.Why)
 	}
 	if outcomes[0].Failed() {
 		if err := writeOutcomes(env.stdout, outcomes); err != nil {
@@ -197,14 +241,14 @@ func tourStops(unit string) []stop {
 		}
 		return f
 	}
-	flip := once("flash-flip", unit, "where", "slot-a", "offset", "1000000B")
+	flip := once("flash-flip", unit, "offset", "1000000B")
 	return []stop{
 		{title: "look inside", text: `A rack in small: a supply, two fans, a rack controller (RMC), and in each tray a BMC that decides
 what its unit may boot. The unit below really booted, and verified its state and its system on the way.`,
 			commands: []string{"racklet status", "racklet watch", "racklet unit console " + unit}, show: [][]string{{"status"}}},
 		{title: "a flipped bit", text: `One bit of the boot flash flips, and the tray is pulled and pushed in. The BMC checks every chunk as
 it serves it, refuses the bad one by name, distrusts the slot, and boots the other. This takes a boot.`,
-			commands: []string{"racklet fault inject flash-flip " + unit + " --with where=slot-a --with offset=1000000B", "racklet unit power cycle " + unit, "racklet why " + unit},
+			commands: []string{"racklet fault inject flash-flip " + unit + " --with offset=1000000B", "racklet unit power cycle " + unit, "racklet why " + unit},
 			faults:   []rack.FaultSpec{flip, on("tray-pulled", unit, 1, 1)}, undo: []rack.FaultSpec{flip}, length: 4 * time.Minute,
 			expect: []rack.Expectation{expect(unit+".log = slot.chunk", 1, 60, "refused by name"), expect(unit+".slot = b", 3, 120, "the other slot"),
 				expect(unit+".stage = running", 6, 200, "and it runs")}},
