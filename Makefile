@@ -54,7 +54,7 @@ powercut: build
 	@RACKLET_LONG=1 $(GO) test ./e2e -run TestPowercut -count 1 -timeout 2h -v
 
 scenarios: build
-	@RACKLET_LONG=1 $(GO) test ./e2e -run TestMachineScenarios -timeout 40m -v
+	@$(GO) test ./e2e -run TestMachineScenarios -timeout 40m -v
 
 hardware: build
 	@bin/racklet hardware build bin/hardware $(ARGS)

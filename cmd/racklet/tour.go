@@ -100,7 +100,7 @@ func (env *environment) tour(ctx context.Context, yes bool, from int) error {
 			return err
 		}
 	}
-	fmt.Fprintf(env.stdout, "\nThat was the tour. %s is started once more, so that its BMC trusts both slots again.\n", names[0])
+	fmt.Fprintf(env.stdout, "\n%s\n", wrapped("That was the tour. "+names[0]+" is started once more, so that its BMC trusts both slots again.", env.width()))
 	if code := run(ctx, env.stdin, io.Discard, env.stderr, []string{"unit", "power", "cycle", names[0], "--state", env.state}); code != 0 {
 		return exitCode(code)
 	}
@@ -260,7 +260,7 @@ itself to what the owners signed. From slot B still: the BMC trusts slot A again
 		{title: "a cut cable", text: `The network cable of ` + unit + ` is cut for some seconds. It has booted and verified already, so it needs nobody.`,
 			commands: []string{"racklet fault inject link-cut " + unit + " --for 8s", "racklet capture --port " + unit + " --write cable.pcapng"},
 			faults:   []rack.FaultSpec{on("link-cut", unit, 0, 6)}, length: 30 * time.Second,
-			expect: []rack.Expectation{always(unit+".rail = on", 8, "power does not depend on the network"), always(unit+".available = true", 8, "nor does the management")}},
+			expect: []rack.Expectation{always(unit+".rail = on", 8, "power needs no network"), always(unit+".available = true", 8, "nor does the management")}},
 		{title: "a stuck fan", text: `Fan 1 stands still for some seconds. The RMC sees it by the tachometer and runs the other one at full
 speed: it does not know how much air is left.`,
 			commands: []string{"racklet fault inject fan-stuck fan-1 --for 12s", "racklet events --follow"},
