@@ -283,7 +283,7 @@ func (s *Service) deleteAccount(w http.ResponseWriter, r *http.Request, p []stri
 func (s *Service) failAccess(w http.ResponseWriter, r *http.Request, err error) {
 	resolution := err.Error() + "."
 	format := func(name string) message {
-		m := about("#/"+name, base("PropertyValueFormatError", fmt.Sprintf("The value for the property %s is of a different format than the property can accept.", name), resolution, "***", name))
+		m := about("#/"+name, base("PropertyValueFormatError", fmt.Sprintf("The value for the property %s is not a format that the property can accept.", name), resolution, "***", name))
 		if name != "Password" {
 			m.args[0] = ""
 		}

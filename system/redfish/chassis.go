@@ -93,7 +93,6 @@ func (s *Service) chassis(c place) object {
 		"Links": object{
 			"ComputerSystems": []object{ref(systemURI(u))}, "ManagedBy": []object{ref(bmcURI(u))},
 			"ManagersInChassis": []object{ref(bmcURI(u))}, "ContainedBy": ref(rackURI), "PowerOutlets": []object{ref(outletURI(u))},
-			"PoweredBy": []object{ref(suppliesURI + "/supply")},
 		},
 		"Oem": object{"Racklet": object{
 			"@odata.type": "#RackletTray.v1_0_0.Racklet", "Slot": u.slot, "Present": volatile{!s.absent(u)},

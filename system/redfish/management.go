@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -187,9 +188,17 @@ func parameters(w http.ResponseWriter, body object, action string, known map[str
 			wrong = append(wrong, msgActionMissing(name, action))
 		}
 	}
-	for i := range wrong {
-		if name, isUnknown := strings.CutPrefix(wrong[i].related, "#/"); isUnknown && strings.HasSuffix(wrong[i].id, ".PropertyUnknown") {
-			wrong[i] = msgActionUnknown(name, action)
+	for i := range wrong { // what is wrong with a property, said of a parameter
+		m := &wrong[i]
+		kind := strings.TrimPrefix(m.id, basePrefix+"PropertyValue")
+		switch {
+		case m.id == basePrefix+"PropertyUnknown":
+			*m = msgActionUnknown(m.args[0], action)
+		case kind != m.id && len(m.args) == 2 && slices.Contains([]string{"TypeError", "NotInList", "OutOfRange", "FormatError"}, kind):
+			m.id = basePrefix + "ActionParameterValue" + kind
+			m.text = strings.Replace(m.text, "for the property "+m.args[1], "for the parameter "+m.args[1]+" in the action "+action, 1)
+			m.text = strings.Replace(m.text, "that the property can", "that the parameter can", 1)
+			m.args = append(m.args, action)
 		}
 	}
 	if len(wrong) > 0 {

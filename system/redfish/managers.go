@@ -168,7 +168,7 @@ func (s *Service) patchManager(w http.ResponseWriter, r *http.Request, p []strin
 		}
 		t, err := time.Parse(time.RFC3339, text)
 		if err != nil || t.Unix() <= 0 || !t.Before(latest) {
-			m := about(pointer, base("PropertyValueFormatError", fmt.Sprintf("The value '%s' for the property %s is of a different format than the property can accept.", shorten(text), name),
+			m := about(pointer, base("PropertyValueFormatError", fmt.Sprintf("The value '%s' for the property %s is not a format that the property can accept.", shorten(text), name),
 				"Give a time after 1970 as RFC 3339 has it, such as 2027-01-31T12:00:00Z.", shorten(text), name))
 			return &m
 		}

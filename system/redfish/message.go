@@ -111,7 +111,7 @@ func msgActionValue(value any, parameter, action string, allowed []string) messa
 
 func msgActionFormat(value any, parameter, action, want string) message {
 	v := show(value)
-	return about("#/"+parameter, base("ActionParameterValueFormatError", fmt.Sprintf("The value '%s' for the parameter %s in the action %s is of a different format than the parameter can accept.", v, parameter, action),
+	return about("#/"+parameter, base("ActionParameterValueFormatError", fmt.Sprintf("The value '%s' for the parameter %s in the action %s is not a format that the parameter can accept.", v, parameter, action),
 		"Give "+want+".", v, parameter, action))
 }
 
@@ -153,7 +153,7 @@ func msgQuery(name string) message {
 }
 
 func msgQueryValue(value, name, want string) message {
-	return base("QueryParameterValueFormatError", fmt.Sprintf("The value '%s' for the parameter %s is of a different format than the parameter can accept.", value, name),
+	return base("QueryParameterValueFormatError", fmt.Sprintf("The value '%s' for the parameter %s is not a format that the parameter can accept.", value, name),
 		"Give "+want+".", value, name)
 }
 

@@ -195,6 +195,10 @@ func TestGroups(t *testing.T) {
 			t.Errorf("%s: %d %s", body, resp.StatusCode, b)
 		}
 	}
+	_, b = s.do("POST", service+"/Actions/AggregationService.Reset", `{"ResetType":"On","TargetURIs":"unit-1"}`)
+	if m := firstMessage(t, b); m.MessageID != "Base.1.22.ActionParameterValueTypeError" || m.Message != "The value 'unit-1' for the parameter TargetURIs in the action AggregationService.Reset is not a type that the parameter can accept." {
+		t.Errorf("a parameter of the wrong type: %+v", m)
+	}
 	before := elements()
 	o = description(3, "Off")
 	o.Dir = dir

@@ -40,8 +40,8 @@ func (s *Service) addPower(t *router) {
 			"@odata.type": "#PowerDistribution.v1_6_0.PowerDistribution", "@odata.id": distributionURI, "Id": "backplane", "Name": "Backplane",
 			"EquipmentType": "RackPDU", "Status": volatile{s.status(&s.rmc, "Enabled", s.rackHealth())},
 			"Location": object{"Placement": object{"Rack": s.o.Rack.Metadata.Name}},
-			"Outlets":  ref(distributionURI + "/Outlets"), "Sensors": ref(rackURI + "/Sensors"),
-			"Links": object{"Chassis": []object{ref(rackURI)}, "ManagedBy": []object{ref(rmcURI)}},
+			"Outlets":  ref(distributionURI + "/Outlets"),
+			"Links":    object{"Chassis": []object{ref(rackURI)}, "ManagedBy": []object{ref(rmcURI)}},
 		}
 	})
 	fixed(distributionURI+"/Outlets", func() object {

@@ -204,7 +204,7 @@ func (s *Service) postSubscription(w http.ResponseWriter, r *http.Request, _ []s
 				return &m
 			}
 			if why := checkDestination(text); why != "" {
-				m := about(pointer, base("PropertyValueFormatError", "The value '"+shorten(text)+"' for the property Destination is of a different format than the property can accept.", why, shorten(text), name))
+				m := about(pointer, base("PropertyValueFormatError", "The value '"+shorten(text)+"' for the property Destination is not a format that the property can accept.", why, shorten(text), name))
 				return &m
 			}
 			d.Destination = text
