@@ -25,6 +25,8 @@ import (
 
 var update = flag.Bool("update", false, "write docs/scale.svg and docs/scale.json from what BenchmarkScale measures")
 
+var docs = filepath.Join("..", "..", "docs")
+
 // childOf is set for the process that is measured, to the number of its units.
 const childOf = "RACKLET_FLEET_UNITS"
 
@@ -111,11 +113,11 @@ func BenchmarkScale(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	docs := filepath.Join("..", "..", "docs")
-	for name, text := range map[string]string{"scale.json": string(j) + "\n", "scale.svg": plot(points)} {
-		if err := os.WriteFile(filepath.Join(docs, name), []byte(text), 0o644); err != nil {
-			b.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(docs, "scale.json"), append(j, '\n'), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(docs, "scale.svg"), []byte(plot(points)), 0o644); err != nil {
+		b.Fatal(err)
 	}
 }
 
@@ -251,8 +253,8 @@ func plot(points []point) string {
 	}{
 		{"memory, MiB", "#1f77b4", func(p point) float64 { return p.RSS }},
 		{"idle, % of a core", "#d62728", func(p point) float64 { return p.Idle * 100 }},
-		{"p99 of one rack's $expand, ms", "#2ca02c", func(p point) float64 { return p.OneExpand.P99 }},
-		{"p99 of one sensor, ms", "#9467bd", func(p point) float64 { return p.OneSensor.P99 }},
+		{"$expand of one rack, CPU µs", "#2ca02c", func(p point) float64 { return (p.OneExpandCPU - p.Idle) / rate * 1e6 }},
+		{"$expand, racks by turns, CPU µs", "#9467bd", func(p point) float64 { return (p.ExpandCores - p.Idle) / rate * 1e6 }},
 	}
 	const low, high = -1.0, 3.0 // powers of ten
 	x := func(units float64) float64 { return left + (math.Log10(units)-1)/2*(width-left-right) }
@@ -288,9 +290,26 @@ func plot(points []point) string {
 	return s.String() + "</svg>\n"
 }
 
-// TestPlot: the picture is made of what was measured, and of figures that are none too.
+// TestPlot: the picture in docs is that of the figures beside it, and one of no figures is a picture too.
 func TestPlot(t *testing.T) {
-	svg := plot([]point{{Units: 10, RSS: 30}, {Units: 100, RSS: 60}, {Units: 1000, RSS: 300}})
+	j, err := os.ReadFile(filepath.Join(docs, "scale.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var points []point
+	if err := json.Unmarshal(j, &points); err != nil || len(points) != 3 {
+		t.Fatalf("scale.json: %v", err)
+	}
+	name := filepath.Join(docs, "scale.svg")
+	if *update {
+		if err := os.WriteFile(name, []byte(plot(points)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if svg, err := os.ReadFile(name); err != nil || string(svg) != plot(points) {
+		t.Errorf("docs/scale.svg is out of date: go test -run TestPlot ./sim/fleet -update (%v)", err)
+	}
+	svg := plot([]point{{Units: 10, RSS: 30}, {Units: 100}, {Units: 1000}})
 	if !strings.HasSuffix(svg, "</svg>\n") || strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") || strings.Count(svg, "<circle") != 12 {
 		t.Errorf("%s", svg)
 	}
