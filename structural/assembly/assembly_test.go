@@ -68,6 +68,13 @@ func TestRack(t *testing.T) {
 			}
 		}
 	}
+	drawn := map[string]bool{}
+	for _, name := range r.Pictures {
+		if drawn[name] || !bytes.Contains(page, []byte(name)) {
+			t.Errorf("%s is drawn over another picture, or not shown", name)
+		}
+		drawn[name] = true
+	}
 	// A second run gives the same bytes.
 	again := Workshop{Dir: t.TempDir(), Log: io.Discard}
 	for _, pr := range r.Parts[:2] {

@@ -72,13 +72,13 @@ func (w Workshop) Draw(ctx context.Context, r *Result) error {
 		name string
 		view mesh.View
 		what []mesh.Body
-	}{{"front.png", view(-35), full}, {"rear.png", view(145), full}, {"exploded.png", view(-35), apart}} {
+	}{{"rack-front.png", view(-35), full}, {"rack-rear.png", view(145), full}, {"rack-exploded.png", view(-35), apart}} {
 		b, err := p.view.PNG(p.what)
 		if err := save(p.name, b, err); err != nil {
 			return err
 		}
 	}
-	if err := save("exploded.svg", view(-35).SVG(apart, func(i int) string { return numbers[i] }), nil); err != nil {
+	if err := save("rack-exploded.svg", view(-35).SVG(apart, func(i int) string { return numbers[i] }), nil); err != nil {
 		return err
 	}
 	for _, pr := range r.Parts {
@@ -207,13 +207,13 @@ table { border-collapse: collapse; width: 100% } td, th { text-align: left; padd
 <p>{{.Slots}} slots, {{.Result.Parameters.Unit.Title}}, {{.Result.Switch.Title}}. Licence of the parts: CERN-OHL-P-2.0.</p>
 <div class="figures"><span><b>{{mm .Size}}</b>with feet, handle and grips</span><span><b>{{kg .Grams}}</b>with boards, computers and switch</span><span><b>{{printf "%.0f g" .Filament}}</b>filament</span><span><b>{{printf "%.0f h" .PrintHours}}</b>on one printer</span>
 <span><b class="{{if .Failed}}bad{{else}}ok{{end}}">{{len .Checks}} checks, {{len .Failed}} failed</b>{{range .Failed}}{{.Subject}}: {{.Name}}<br>{{end}}</span></div>
-<div class="pictures"><img src="front.png" alt="the rack from the front"><img src="rear.png" alt="the rack from behind"><img src="exploded.png" alt="the parts drawn apart"></div>
+<div class="pictures"><img src="rack-front.png" alt="the rack from the front"><img src="rack-rear.png" alt="the rack from behind"><img src="rack-exploded.png" alt="the parts drawn apart"></div>
 <h2>Parts</h2>
 <div class="parts">{{range .Parts}}<figure><img src="{{.Name}}.png" alt="{{.Title}}, as printed"><figcaption><b>{{.Number}}</b> {{.Title}}<br>{{.Copies}} × {{printf "%.0f g" .Grams}}, {{hours .Hours}} each<br><a href="{{.Name}}.step">STEP</a> <a href="{{.Name}}.stl">STL</a> <a href="{{.Name}}.3mf">3MF</a></figcaption></figure>{{end}}</div>
 <h2>Fasteners</h2>
 <table>{{range .Fasteners}}<tr><td class="n">{{.Count}}</td><td>{{.Name}}</td><td>{{.For}}</td></tr>{{end}}</table>
 <h2>Drawing</h2>
-<img src="exploded.svg" alt="line drawing with part numbers" style="width:100%;max-width:900px">
+<img src="rack-exploded.svg" alt="line drawing with part numbers" style="width:100%;max-width:900px">
 <h2>Checks</h2>
 <table><tr><th></th><th>What</th><th>Check</th><th>Found</th><th>Bound</th></tr>{{range .Checks}}<tr><td class="{{if .OK}}ok{{else}}bad{{end}}">{{if .OK}}✓{{else}}✗{{end}}</td><td>{{.Subject}}</td><td>{{.Name}}</td><td>{{.Measured}}</td><td>{{.Bound}}</td></tr>{{end}}</table>
 </html>
