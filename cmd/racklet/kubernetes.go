@@ -27,8 +27,7 @@ import (
 // kubeProgram is Kubernetes in one program, beside this one: a module of its own (system/kubernetes).
 const kubeProgram = "racklet-kube"
 
-func (l layout) kubernetes() string { return filepath.Join(l.state, "kubernetes") } // database, keys, logs
-func (l layout) nodeCA() string     { return filepath.Join(l.enroll(), "ca.crt") }  // certifies nodes
+func (l layout) nodeCA() string { return filepath.Join(l.enroll(), "ca.crt") } // certifies nodes
 
 // objects is where the control plane finds the rack's objects as the owners signed them.
 func (l layout) objects() string { return filepath.Join(l.state, "objects.json") }
