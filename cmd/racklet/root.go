@@ -98,7 +98,7 @@ func commands(env *environment) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(env), newDown(env), newReset(env), newSimulate(env), newFault(env), newTour(env), newLab(env), newCache(env),
 		newStatus(env), newWatch(env), newWhy(env), newEvents(env), newUnit(env), newRack(env), newAccount(env), newAPI(env), newLogin(env), newLogout(env), newCapture(env),
-		newKubectl(env), newKubeconfig(env),
+		newKubectl(env), newKubeconfig(env), newTrust(env), newNet(env),
 		newInit(env), newValidate(env), newSign(env), newHardware(env),
 		newVersion(env),
 	}

@@ -241,15 +241,15 @@ type step struct {
 }
 
 // trace says what of a flow this unit has to do with, and whether it lets it
-// pass: ?from=ADDRESS&to=ADDRESS&protocol=TCP&port=N.
+// pass: ?from=POD&to=POD&protocol=TCP&port=N.
 func (a *agent) trace(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	from, err := netip.ParseAddr(q.Get("from"))
-	to, terr := netip.ParseAddr(q.Get("to"))
+	from, err := a.resolve(q.Get("from"))
+	to, terr := a.resolve(q.Get("to"))
 	port, perr := strconv.ParseUint(q.Get("port"), 10, 16)
 	protocol := map[string]uint8{"TCP": 6, "UDP": 17, "SCTP": 132}[q.Get("protocol")]
 	if err := errors.Join(err, terr, perr); err != nil || protocol == 0 {
-		http.Error(w, "want from, to, protocol (TCP, UDP or SCTP) and port", http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("want from and to (pods or addresses), protocol (TCP, UDP or SCTP) and port: %v", err), http.StatusBadRequest)
 		return
 	}
 	records, verdicts, err := a.verdicts()
@@ -257,7 +257,7 @@ func (a *agent) trace(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	var steps []step
+	steps := []step{}
 	found := map[netip.Addr]bool{}
 	for i, e := range records {
 		for _, address := range own(e) {
@@ -298,6 +298,36 @@ func (a *agent) trace(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(steps)
+}
+
+// resolve finds the address of NAMESPACE/NAME, or reads an address.
+func (a *agent) resolve(text string) (netip.Addr, error) {
+	if at, err := netip.ParseAddr(text); err == nil {
+		return at, nil
+	}
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("%q is neither an address nor NAMESPACE/NAME", text)
+	}
+	records, err := a.store.List()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, r := range records {
+		if r.Namespace == namespace && r.Pod == name {
+			return r.Address, nil
+		}
+	}
+	w, err := a.world.view()
+	if err != nil {
+		a.log.Debug("not all is readable", "error", err)
+	}
+	for _, p := range w.Pods {
+		if p.Namespace == namespace && p.Name == name && len(p.Addresses) > 0 {
+			return p.Addresses[0], nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no pod %s with an address of its own", text)
 }
 
 // towards is the tunnel to the unit of an address.
