@@ -16,6 +16,7 @@ func (l layout) repository() string { return filepath.Join(l.state, "repository"
 func (l layout) keys() string       { return filepath.Join(l.state, "keys") }       // owners' keys of a learning rack
 func (l layout) sim() string        { return filepath.Join(l.state, "sim") }        // flash, disks, Git host
 func (l layout) enroll() string     { return filepath.Join(l.state, "enroll") }     // node authority, accepted states, admissions
+func (l layout) kubernetes() string { return filepath.Join(l.state, "kubernetes") } // database, keys, logs
 func (l layout) redfish() string    { return filepath.Join(l.state, "redfish") }    // accounts, TLS key, audit log, subscriptions
 func (l layout) log() string        { return filepath.Join(l.state, "racklet.log") }
 func (l layout) lock() string       { return filepath.Join(l.state, "lock") }
