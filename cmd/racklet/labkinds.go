@@ -130,6 +130,15 @@ func startFan(ctx context.Context, r *labRun) error {
 	if err != nil {
 		return err
 	}
+	s, err := readStatusOf(ctx, r.env)
+	if err != nil {
+		return err
+	}
+	var before []string
+	for _, f := range s.Rack.Fans {
+		before = append(before, fmt.Sprintf("%s %.0f rpm at %.0f %% duty", f.Name, f.RPM, f.DutyPercent))
+	}
+	r.state.Data["before"] = strings.Join(before, ", ")
 	var f plant.Faults
 	f.Fan[fan].Worn = worn
 	return r.env.simCall(ctx, http.MethodPut, "/sim/v1/plant/faults", &f, nil)

@@ -43,7 +43,8 @@ func (l layout) belongings() (rack, own []belonging) {
 	}
 	for _, b := range [][2]string{
 		{l.lab(), "the lab that was started"}, {l.accepted(), "the state that was accepted last"}, {l.floors(), "its floors"}, {l.config(), "how the rack was started"},
-		{l.redfish(), "accounts, audit log and TLS key of the management API"}, {l.sim(), "boards, disks and Git host of the rack"}, {l.log(), "log"},
+		{l.redfish(), "accounts, audit log and TLS key of the management API"}, {l.enroll(), "node authority and admissions"}, {l.kubernetes(), "database of Kubernetes"}, {l.objects(), "objects for Kubernetes"},
+		{l.sim(), "boards, disks and Git host of the rack"}, {l.log(), "log"},
 	} {
 		rack = append(rack, look(b[0], b[1])...)
 	}
