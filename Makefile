@@ -16,7 +16,7 @@ mirror  := $(if $(MIRROR),-mirror $(MIRROR))
 # Without version control at hand (a source archive, somebody else's checkout) there is nothing to stamp.
 vcs      = $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: help up setup build test test-kubernetes vet scenarios powercut fuzz bench update-locks check-locks clean
+.PHONY: help up setup build nodes kubernetes test test-kubernetes vet scenarios powercut fuzz bench update-locks check-locks clean
 
 help:
 	@sed -n '3,8s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -30,11 +30,17 @@ setup:
 
 build: setup
 	@CGO_ENABLED=0 $(GO) build -trimpath $(vcs) -ldflags '-s -w' -o bin/racklet ./cmd/racklet
-	@$(GO) run ./tools/kube -o bin/racklet-kube
 	@$(GO) run ./tools/release -o bin/release $(mirror)
 
+# Kubernetes for this machine, and a release whose units are its nodes: make up ARGS="--release bin/release-node".
+nodes: build kubernetes
+	@$(GO) run ./tools/release -flavour node -o bin/release-node $(mirror)
+
+kubernetes: setup
+	@$(GO) run ./tools/kube -o bin/racklet-kube
+
 test: for-tests = -test
-test: build vet
+test: build kubernetes vet
 	@test -z "$(CI)" || $(GO) run ./tools/locks -check $(mirror) || echo "warning: a lock file is stale, or could not be checked: make update-locks"
 	@$(GO) run ./tools/testtime -p 2 -timeout 30m $(if $(RUN),-run '$(RUN)') $(PKG)
 	@test '$(PKG)' != ./... || $(MAKE) --no-print-directory test-kubernetes

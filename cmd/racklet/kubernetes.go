@@ -87,7 +87,7 @@ func findKubeProgram() (string, error) {
 	}
 	program := filepath.Join(filepath.Dir(self), kubeProgram)
 	if _, err := os.Stat(program); err != nil {
-		return "", hint(fmt.Errorf("no %s beside %s", kubeProgram, self), "build it with: make build")
+		return "", hint(fmt.Errorf("no %s beside %s", kubeProgram, self), "build it with: make kubernetes")
 	}
 	return program, nil
 }
