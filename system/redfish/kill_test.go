@@ -34,7 +34,7 @@ const (
 // TestKilledService is no test: it is the process that TestKill9 kills.
 func TestKilledService(t *testing.T) {
 	if os.Getenv(killLine) == "" {
-		t.Skip("started by TestKill9")
+		return
 	}
 	line, err := net.Dial("unix", os.Getenv(killLine))
 	if err != nil {
