@@ -110,17 +110,7 @@ type RackKubernetes struct {
 	Services string `json:"services" format:"cidr"`
 	// Feature gates that differ from upstream's defaults, such as SomeFeature=true.
 	Features []string `json:"features,omitempty" max:"32"`
-	// What comes with the cluster: dns, metrics, volumes, registry. What is not in the list is switched off.
-	Batteries []string `json:"batteries,omitempty" max:"8"`
 }
-
-// What can come with a rack's Kubernetes.
-const (
-	BatteryDNS      = "dns"      // CoreDNS
-	BatteryMetrics  = "metrics"  // resource metrics: kubectl top, autoscaling
-	BatteryVolumes  = "volumes"  // persistent volumes on the units' disks
-	BatteryRegistry = "registry" // OCI images for racks without internet
-)
 
 // PlacementHost is the control plane beside the management API.
 const PlacementHost = "host"

@@ -376,7 +376,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestRackKubernetes(t *testing.T) {
-	good := RackKubernetes{Placement: "host", Version: "v1.37.1", Pods: "10.42.0.0/16", Services: "10.96.0.0/16", Features: []string{"A=true"}, Batteries: []string{"dns", "registry"}}
+	good := RackKubernetes{Placement: "host", Version: "v1.37.1", Pods: "10.42.0.0/16", Services: "10.96.0.0/16", Features: []string{"A=true"}}
 	for _, c := range []struct {
 		change func(*RackKubernetes)
 		path   string // of the only fault, "" is none
@@ -392,7 +392,6 @@ func TestRackKubernetes(t *testing.T) {
 		{func(k *RackKubernetes) { k.Services = "fd00::/112" }, "spec.kubernetes.services"},
 		{func(k *RackKubernetes) { k.Features = []string{"A=true", "--x=true"} }, "spec.kubernetes.features[1]"},
 		{func(k *RackKubernetes) { k.Features = []string{"A=maybe"} }, "spec.kubernetes.features[0]"},
-		{func(k *RackKubernetes) { k.Batteries = []string{"nuclear"} }, "spec.kubernetes.batteries[0]"},
 	} {
 		r := Rack{TypeMeta: TypeMeta{APIVersion, KindRack}, Metadata: Metadata{Name: "r"}, Spec: RackSpec{
 			ID: "6f1c2a0e-3b52-4c7d-9a41-0d5e8f7b6c3a", Slots: 5, Power: RackPower{100, 25}, Network: RackNetwork{"10.77.0.0/24", "10.77.0.1"},

@@ -172,7 +172,7 @@ func (r *Rack) Validate() error {
 
 // zero reports whether the rack has no Kubernetes.
 func (k *RackKubernetes) zero() bool {
-	return k.Placement == "" && k.Version == "" && k.Pods == "" && k.Services == "" && len(k.Features) == 0 && len(k.Batteries) == 0
+	return k.Placement == "" && k.Version == "" && k.Pods == "" && k.Services == "" && len(k.Features) == 0
 }
 
 // kubernetes checks the rack's Kubernetes beside the rack's own subnet.
@@ -202,9 +202,6 @@ func (c *checker) kubernetes(k *RackKubernetes, subnet netip.Prefix) {
 		if name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" || value != "true" && value != "false" {
 			c.failf(fmt.Sprintf("%sfeatures[%d]", at, i), "%q is not a feature gate: want NAME=true or NAME=false", f)
 		}
-	}
-	for i, b := range k.Batteries {
-		c.oneOf(fmt.Sprintf("%sbatteries[%d]", at, i), b, BatteryDNS, BatteryMetrics, BatteryVolumes, BatteryRegistry)
 	}
 }
 
