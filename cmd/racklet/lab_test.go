@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/racklet/racklet/rack/racktest"
 )
@@ -98,6 +99,16 @@ func TestLabFan(t *testing.T) {
 	fb, wb, _ := b.fan()
 	if fa == fb && wa == wb {
 		t.Error("two racks have the same answer")
+	}
+}
+
+// TestLabEnergyTooEarly: an answer within the minute is no wrong answer, so it costs none.
+func TestLabEnergyTooEarly(t *testing.T) {
+	r := labFor(t, "energy", "1")
+	r.state.Data["begun"] = time.Now().Add(-20 * time.Second).Format(time.RFC3339)
+	var no *wrongAnswer
+	if err := r.lab.check(t.Context(), r, []string{"100"}); err == nil || errors.As(err, &no) || !strings.Contains(hintFor(err), "did not count") {
+		t.Errorf("%v", err)
 	}
 }
 

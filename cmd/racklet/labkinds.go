@@ -191,8 +191,8 @@ func checkEnergy(ctx context.Context, r *labRun, answer []string) error {
 	if err != nil {
 		return err
 	}
-	if time.Since(begun) < time.Minute {
-		return wrong("it is too early: a minute has not passed")
+	if left := time.Minute - time.Since(begun); left > 0 {
+		return hint(errors.New("it is too early: a minute has not passed"), "answer in %v; this one did not count", left.Round(time.Second))
 	}
 	u, err := r.unit(ctx)
 	if err != nil {
